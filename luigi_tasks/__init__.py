@@ -1,0 +1,47 @@
+"""The task graph: `luigi --module luigi_tasks RunCohort …`."""
+
+from __future__ import annotations
+
+import logging
+
+import luigi
+import luigi.retcodes
+
+from luigi_tasks import events
+from luigi_tasks.run_cohort import RunCohort
+from luigi_tasks.tasks import ConvertPyramidalTiff, PatchCoords, PatchFeatures, SegmentSlide, SlideEmbedding
+from trident import exit_codes
+from trident.log import HideExpectedTracebacks
+
+__all__ = [
+    "ConvertPyramidalTiff",
+    "PatchCoords",
+    "PatchFeatures",
+    "RunCohort",
+    "SegmentSlide",
+    "SlideEmbedding",
+    "events",
+]
+
+_RETURN_CODES = {
+    "already_running": exit_codes.STOPPED,
+    "missing_data": exit_codes.STOPPED,
+    "not_run": exit_codes.STOPPED,
+    "task_failed": exit_codes.STOPPED,
+    "scheduling_error": exit_codes.UNEXPECTED,
+    "unhandled_exception": exit_codes.UNEXPECTED,
+}
+
+
+def _set_defaults() -> None:
+    """Luigi's own exit code after a failure is 0; a `[retcode]` section in `luigi.cfg` still wins."""
+    config = luigi.configuration.get_config()
+    for name, code in _RETURN_CODES.items():
+        if not config.has_option("retcode", name):
+            config.set("retcode", name, str(code))
+    interface = logging.getLogger("luigi-interface")
+    if not any(isinstance(known, HideExpectedTracebacks) for known in interface.filters):
+        interface.addFilter(HideExpectedTracebacks())
+
+
+_set_defaults()

@@ -1,0 +1,132 @@
+"""RunCohort: the task over all slides of a job, with its manifest, summary and exit code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import luigi
+from luigi.cmdline_parser import CmdlineParser
+
+from luigi_tasks import report
+from luigi_tasks.cohort import CohortRun, Outcome
+from luigi_tasks.engine import choose_scheduler
+from luigi_tasks.events import LEDGER
+from luigi_tasks.jobs import PROCESS_RUN_ID, get_job, resolve, usage_errors
+from luigi_tasks.options import OptionParameter, with_options
+from trident import exit_codes, log
+from trident.errors import CohortError
+from trident.job import Job
+from trident.store.locks import clear_dead_locks
+from trident.store.runs import RunManifest
+
+logger = logging.getLogger(__name__)
+
+
+@with_options
+class RunCohort(luigi.Task):
+    """Segment, patch, encode and embed every slide of a directory."""
+
+    job = OptionParameter(description="Job file, instead of options.", identity=True)
+    run_id = OptionParameter(description="Name of this run; made up if not given.", identity=True)
+
+    outcome: Outcome | None = None
+
+    @classmethod
+    def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
+        """Luigi's hook where arguments become parameter values: options become a job file here."""
+        values = dict(super().get_param_values(params, args, kwargs))  # type: ignore[no-untyped-call]
+        job, run_id = values.pop("job"), values.pop("run_id") or PROCESS_RUN_ID
+        if job is None:
+            with usage_errors():
+                given = {name: value for name, value in values.items() if value is not None}
+                job = resolve(given, run_id=run_id)
+        return [("job", str(job)), ("run_id", run_id)]
+
+    def complete(self) -> bool:
+        """Every run looks at the outputs anew, so a run is complete only once it has done so."""
+        return self.outcome is not None
+
+    def run(self) -> None:
+        """Run the cohort and report.
+
+        Raises:
+            CohortError: some slide failed.
+        """
+        job = get_job(self.job)
+        log.configure(debug=job.settings.debug)
+        cohort = CohortRun(self.job, choose_scheduler(job))
+        if job.settings.dry_run:
+            sys.stdout.write(report.plan_table(job, cohort.statuses()))
+            self.outcome = Outcome()
+            return
+        manifest = RunManifest.start(job.layout, tool=Path(sys.argv[0]).name, args=_given(job), run_id=self.run_id)
+        try:
+            self._clear_dead_locks(job)
+            LEDGER.listener = self._show_progress
+            outcome = cohort.execute()
+            report.write_summary(job, outcome, manifest)
+        except BaseException as error:
+            manifest.finish("error", error=type(error).__name__ if isinstance(error, KeyboardInterrupt) else str(error))
+            raise
+        finally:
+            LEDGER.listener = None
+        failure = report.failure_line(job, outcome)
+        manifest.finish("error" if failure else "completed", error=failure)
+        logger.info(report.closing_line(job, outcome))
+        self.outcome = outcome
+        if failure:
+            self._set_exit_code(job)
+            raise CohortError(failure)
+
+    def _clear_dead_locks(self, job: Job) -> None:
+        if job.settings.clear_dead_locks:
+            for path, why in clear_dead_locks(
+                job.settings.job_dir, job.settings.dead_lock_max_age_hours, report.is_valid_output
+            ):
+                logger.info("%s: lock removed: %s", path, why)
+
+    def _show_progress(self) -> None:
+        say: Any = getattr(self, "set_status_message", None)
+        show: Any = getattr(self, "set_progress_percentage", None)
+        if say is None:  # Luigi sets the two methods only while the task runs
+            return
+        total = len(get_job(self.job).slides) * len(get_job(self.job).stages)
+        ended = len(LEDGER.results) + len(LEDGER.failures)
+        say(f"{len(LEDGER.results)} stages done, {len(LEDGER.failures)} failed, of at most {total}")
+        show(min(100, 100 * ended // max(total, 1)))
+
+    def _set_exit_code(self, job: Job) -> None:
+        """Luigi knows one exit code for failed tasks; tell a run that stopped from one that went to its end."""
+        if CmdlineParser.get_instance() is None:
+            return
+        codes = luigi.retcodes.retcode()
+        if codes.task_failed == exit_codes.STOPPED and job.settings.skip_errors:
+            codes.task_failed = exit_codes.FINISHED_WITH_FAILURES
+
+
+def _given(job: Job) -> dict[str, object]:
+    """The options that somebody set, for the manifest."""
+    return job.settings.model_dump(mode="json", include=job.settings.model_fields_set)
+
+
+def run_cohort_task(job: str, run_id: str) -> RunCohort:
+    """The task of one run over a job.
+
+    Args:
+        job: path of the job file.
+        run_id: name of the run.
+    """
+    parameters: dict[str, Any] = {"job": job, "run_id": run_id}
+    return RunCohort(**parameters)
+
+
+def exit_code(task: RunCohort) -> int:
+    """Exit code of a run that has ended."""
+    if task.outcome is None:
+        return exit_codes.UNEXPECTED
+    if not task.outcome.failed and not task.outcome.not_run:
+        return exit_codes.OK
+    return exit_codes.FINISHED_WITH_FAILURES if get_job(task.job).settings.skip_errors else exit_codes.STOPPED

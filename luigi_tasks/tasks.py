@@ -1,0 +1,178 @@
+"""The tasks of one slide. Each says what it needs and what it makes, and calls one function of the library."""
+
+from __future__ import annotations
+
+import platform
+import time
+from typing import Any, ClassVar
+
+import luigi
+
+from luigi_tasks.jobs import get_job, get_stages, resolve, slide_positions, usage_errors
+from luigi_tasks.options import OptionParameter, with_options
+from luigi_tasks.targets import StageTarget
+from trident.errors import NotAvailableError, SettingsError, TridentError
+from trident.job import COORDS, PATCH_FEATURES, SEGMENTATION, SLIDE_FEATURES, STAGE_KINDS
+from trident.stages.base import Progress, Stage, StageResult, run_stage
+from trident.stages.tracking import describe_error
+
+_REPORT_EVERY_S = 1.0
+
+STAGE_STARTED = "trident.stage_started"
+"""Event: the stage has its lock and begins (Luigi's own START comes before that)."""
+
+
+class SlideTask(luigi.Task):
+    """One stage for one slide of a job.
+
+    Two parameters make its identity: the job file and the slide's name. On a command line the options stand in for the
+    job file: they are resolved into one.
+    """
+
+    kind: ClassVar[str]
+    result: StageResult | None = None
+
+    slide = OptionParameter(description="Name of the slide in the job; not needed with --slide-path.", identity=True)
+    job = OptionParameter(description="Job file, instead of options.", identity=True)
+
+    @classmethod
+    def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
+        """Luigi's hook where arguments become parameter values: options become a job file here."""
+        values = dict(super().get_param_values(params, args, kwargs))  # type: ignore[no-untyped-call]
+        slide, job = values.pop("slide"), values.pop("job")
+        with usage_errors():
+            if job is None:
+                given = {name: value for name, value in values.items() if value is not None}
+                kinds = None if "task" in given else STAGE_KINDS[: STAGE_KINDS.index(cls.kind) + 1]
+                job = resolve(given, kinds=kinds)
+            return [("job", str(job)), ("slide", _slide_of(str(job), slide))]
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that this task runs."""
+        return get_stages(self.job).stage(self.kind, self.slide)
+
+    @property
+    def priority(self) -> int:  # type: ignore[override]
+        """Slides in order, later stages first; always positive."""
+        position = slide_positions(self.job)[self.slide]
+        return (_RANK[self.kind] + 1) * 1_000_000 + len(slide_positions(self.job)) - position
+
+    def requires(self) -> luigi.Task | list[luigi.Task]:
+        """The stage before this one."""
+        needs = self.stage.needs
+        return [] if needs is None else task_for(needs.kind, self.job, self.slide)
+
+    def output(self) -> StageTarget:
+        """What this task makes."""
+        return StageTarget(self.stage)
+
+    def complete(self) -> bool:
+        """Whether the output is there with the right recipe."""
+        return self.output().exists()
+
+    def run(self) -> None:
+        """Make the output."""
+        self.result = run_stage(self.stage, self._report(), on_start=self._begin)
+
+    def _begin(self) -> None:
+        self.trigger_event(STAGE_STARTED, self)  # type: ignore[no-untyped-call]
+
+    def on_failure(self, exception: BaseException) -> str:
+        """What luigid's page shows of a failure: one line for an expected one, else the traceback."""
+        if isinstance(exception, TridentError):
+            return describe_error(exception)
+        return str(super().on_failure(exception))  # type: ignore[no-untyped-call]
+
+    def _report(self) -> Progress:
+        """Progress for the scheduler's page; Luigi sets the two methods only while the task runs."""
+        say: Any = getattr(self, "set_status_message", None)
+        show: Any = getattr(self, "set_progress_percentage", None)
+        last = 0.0
+
+        def report(done: int, total: int) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if say is None or (now - last < _REPORT_EVERY_S and done < total):
+                return
+            last = now
+            say(f"{self.slide}: {done} of {total}")
+            show(100 * done // max(total, 1))
+
+        return report
+
+
+@with_options
+class SegmentSlide(SlideTask):
+    """Find the tissue of one slide."""
+
+    kind = SEGMENTATION
+
+
+@with_options
+class PatchCoords(SlideTask):
+    """Cut the tissue of one slide into patches."""
+
+    kind = COORDS
+
+
+@with_options
+class PatchFeatures(SlideTask):
+    """Encode the patches of one slide."""
+
+    kind = PATCH_FEATURES
+
+    @property
+    def resources(self) -> dict[str, int]:  # type: ignore[override]
+        """One task at a time on this host's GPU."""
+        return {} if get_job(self.job).settings.device_index < 0 else {f"gpu_{platform.node()}": 1}
+
+
+@with_options
+class SlideEmbedding(SlideTask):
+    """Pool the patch features of one slide into one embedding."""
+
+    kind = SLIDE_FEATURES
+
+
+@with_options
+class ConvertPyramidalTiff(luigi.Task):
+    """Convert slides of other formats to pyramidal TIFF. Not available in this version."""
+
+    @classmethod
+    def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
+        """Refuse at once, in one line."""
+        with usage_errors():
+            raise NotAvailableError("ConvertPyramidalTiff is not available in this version")
+
+
+TASK_OF_KIND: dict[str, type[SlideTask]] = {
+    SEGMENTATION: SegmentSlide,
+    COORDS: PatchCoords,
+    PATCH_FEATURES: PatchFeatures,
+    SLIDE_FEATURES: SlideEmbedding,
+}
+_RANK = {kind: rank for rank, kind in enumerate(TASK_OF_KIND)}
+
+
+def task_for(kind: str, job: str, slide: str) -> SlideTask:
+    """The task of one stage for one slide.
+
+    Args:
+        kind: of the stage.
+        job: path of the job file.
+        slide: name of the slide in the job.
+    """
+    parameters: dict[str, Any] = {"job": job, "slide": slide}
+    return TASK_OF_KIND[kind](**parameters)
+
+
+def _slide_of(job: str, slide: str | None) -> str:
+    slides = list(get_job(job).slides)
+    if slide is None and len(slides) == 1:
+        return slides[0]
+    if slide is None:
+        raise SettingsError(f"the job has {len(slides)} slides; name one with --slide, or give --slide-path")
+    if slide not in slides:
+        raise SettingsError(f"--slide {slide}: the job has no slide of this name")
+    return slide

@@ -1,0 +1,191 @@
+"""trident/features/patch_batches.py: order, threads and what happens to patches that do not decode."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision import transforms
+
+from trident.errors import SettingsError, UnreadableSlideError
+from trident.features.patch_batches import PatchBatches, ReadPatch, default_workers
+from trident.slides.base import RGBImage
+
+TO_TENSOR = transforms.Compose([transforms.ToTensor()])
+
+
+def _coords(n: int) -> np.ndarray:
+    return np.stack([np.arange(n), np.arange(n) // 7], axis=1).astype(np.int64)
+
+
+def _numbered(x: int, y: int) -> RGBImage:
+    """A patch that says which one it is; later ones come back sooner."""
+    time.sleep(0.0005 * (5 - x % 5))
+    return np.full((4, 6, 3), x % 256, dtype=np.uint8)
+
+
+def _batches(read: ReadPatch, n: int, *, batch_size: int, workers: int, share: float = 0.01) -> PatchBatches:
+    return PatchBatches(
+        read,
+        _coords(n),
+        TO_TENSOR,
+        batch_size=batch_size,
+        workers=workers,
+        pinned=False,
+        max_unreadable_share=share,
+    )
+
+
+def _pixels(batches: PatchBatches) -> tuple[list[int], list[int]]:
+    """(first pixel of every patch, start of every batch)."""
+    values: list[int] = []
+    starts = []
+    with batches:
+        for batch in batches:
+            values += batch.pixels[:, 0, 0, 0].tolist()
+            starts.append(batch.start)
+            batches.release(batch)
+    return values, starts
+
+
+def _readers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("trident-read")]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_order(batch_size: int, workers: int) -> None:
+    values, starts = _pixels(_batches(_numbered, 70, batch_size=batch_size, workers=workers))
+    assert values == list(range(70))
+    assert starts == list(range(0, 70, batch_size))
+    assert _readers() == []
+
+
+def test_read_ahead_is_bounded() -> None:
+    begun: set[int] = set()
+
+    def read(x: int, y: int) -> RGBImage:
+        begun.add(x)
+        return np.zeros((4, 4, 3), dtype=np.uint8)
+
+    with _batches(read, 1000, batch_size=5, workers=2) as batches:
+        first = next(iter(batches))
+        time.sleep(0.1)
+        assert first.start == 0
+        assert max(begun) < 10
+
+
+def test_buffers_are_used_again() -> None:
+    with _batches(_numbered, 60, batch_size=3, workers=2) as batches:
+        seen = set()
+        for batch in batches:
+            seen.add(batch.buffer.data_ptr())
+            batches.release(batch)
+    assert len(seen) <= 3
+
+
+def _failing(bad: set[int]) -> ReadPatch:
+    def read(x: int, y: int) -> RGBImage:
+        if x in bad:
+            raise UnreadableSlideError(Path("/slides/a.svs"), f"the region at ({x}, {y}) does not decode")
+        return np.full((4, 6, 3), 200, dtype=np.uint8)
+
+    return read
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("bad", [{0}, {0, 1, 2}, {99}, {4, 50, 51}])
+def test_unreadable_patches_are_black_and_listed(bad: set[int], workers: int) -> None:
+    batches = _batches(_failing(bad), 100, batch_size=8, workers=workers, share=0.03)
+    values, _ = _pixels(batches)
+    assert values == [0 if index in bad else 200 for index in range(100)]
+    assert batches.unreadable == sorted(bad)
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize(
+    ("bad", "n", "share", "expected"),
+    [
+        ({5, 6}, 100, 0.01, "2 of 100 patches do not decode, more than the allowed share of 1.00%"),
+        ({0, 1}, 100, 0.01, "2 of 100 patches do not decode"),
+        ({3}, 10, 0.0, "1 of 10 patches do not decode"),
+        ({0, 1, 2}, 3, 1.0, "not one of its 3 patches decodes"),
+    ],
+)
+def test_too_many_unreadable(bad: set[int], n: int, share: float, expected: str, workers: int) -> None:
+    with pytest.raises(UnreadableSlideError) as caught:
+        _pixels(_batches(_failing(bad), n, batch_size=4, workers=workers, share=share))
+    assert str(caught.value).startswith("/slides/a.svs: ")
+    assert expected in str(caught.value)
+    assert caught.value.path == Path("/slides/a.svs")
+    assert _readers() == []
+
+
+@pytest.mark.parametrize("error", [ValueError("bug"), MemoryError()])
+def test_other_errors_of_the_reader_end_the_loop_and_the_threads(error: BaseException) -> None:
+    def read(x: int, y: int) -> RGBImage:
+        if x == 20:
+            raise error
+        return _numbered(x, y)
+
+    with pytest.raises(type(error)):
+        _pixels(_batches(read, 70, batch_size=4, workers=3))
+    assert _readers() == []
+
+
+def test_interrupt_ends_the_threads() -> None:
+    reads: list[int] = []
+
+    def read(x: int, y: int) -> RGBImage:
+        reads.append(x)
+        return _numbered(x, y)
+
+    with pytest.raises(KeyboardInterrupt), _batches(read, 1000, batch_size=4, workers=3) as batches:
+        for _ in batches:
+            raise KeyboardInterrupt
+    assert _readers() == []
+    assert len(reads) < 30
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("shape", [(5, 6, 3), (1, 1, 3)])
+def test_patches_of_different_sizes(shape: tuple[int, ...], workers: int) -> None:
+    def read(x: int, y: int) -> RGBImage:
+        return np.zeros(shape if x == 9 else (4, 6, 3), dtype=np.uint8)
+
+    with pytest.raises(SettingsError, match=r"the patch at \(9, 1\) becomes"):
+        _pixels(_batches(read, 20, batch_size=4, workers=workers))
+
+
+def test_torch_computes_on_one_core_in_the_threads_and_as_before_elsewhere() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    inside: set[int] = set()
+
+    def read(x: int, y: int) -> RGBImage:
+        inside.add(torch.get_num_threads())
+        return np.zeros((4, 4, 3), dtype=np.uint8)
+
+    try:
+        with _batches(read, 40, batch_size=4, workers=2) as batches:
+            iterator = iter(batches)
+            next(iterator)
+            inside.clear()  # the first patch is looked at in this thread
+            for _ in iterator:
+                assert torch.get_num_threads() == 2
+        assert inside == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_no_patches() -> None:
+    assert _pixels(_batches(_numbered, 0, batch_size=4, workers=0)) == ([], [])
+
+
+def test_default_workers() -> None:
+    assert 1 <= default_workers() <= 16

@@ -1,0 +1,17 @@
+"""trident/slide_encoder_models: the familiar import path."""
+
+from __future__ import annotations
+
+import trident.slide_encoder_models as models
+from trident.encoders.slide.registry import AVAILABLE_SLIDE_ENCODERS
+
+
+def test_names() -> None:
+    from trident.encoders.slide.factory import encoder_factory
+    from trident.slide_encoder_models.load import slide_to_patch_encoder_name
+
+    assert models.encoder_factory is models.load.encoder_factory is encoder_factory
+    assert models.slide_to_patch_encoder_name is slide_to_patch_encoder_name
+    assert slide_to_patch_encoder_name["titan"] == "conch_v15"
+    assert tuple(models.encoder_registry) == AVAILABLE_SLIDE_ENCODERS
+    assert models.encoder_registry["mean-uni_v2"]().embedding_dim == 1536

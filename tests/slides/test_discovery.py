@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from trident.errors import DiscoveryError
+from trident.slides.discovery import SlideSource, find_slides
+
+
+def make(root: Path, *files: str) -> Path:
+    for file in files:
+        path = root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"12345")
+    return root
+
+
+def listed(slides: list[SlideSource]) -> list[str]:
+    return [slide.rel_path for slide in slides]
+
+
+def test_files_count_by_their_extension(tmp_path: Path) -> None:
+    make(tmp_path, "b.svs", "A.TIFF", "c.ome.tif", "d.png", "notes.txt", ".hidden.svs", "sub/e.svs", "z.ome.zarr/0/0")
+    (tmp_path / "dir.svs").mkdir()
+    (tmp_path / "empty.svs").touch()
+    (tmp_path / "gone.svs").symlink_to(tmp_path / "nowhere")
+    slides = find_slides(tmp_path)
+    assert listed(slides) == [
+        "A.TIFF",
+        "b.svs",
+        "c.ome.tif",
+        "d.png",
+        "dir.svs",
+        "empty.svs",
+        "gone.svs",
+        "z.ome.zarr",
+    ]
+    by_name = {slide.name: slide for slide in slides}
+    assert by_name["b"] == SlideSource(tmp_path / "b.svs", "b.svs", "b", None, 5)
+    assert by_name["c"].rel_path == "c.ome.tif"
+    assert by_name["empty"].size_bytes == 0
+    assert by_name["gone"].size_bytes == 0
+
+
+@pytest.mark.parametrize("extensions", [["svs", ".tiff"], [".SVS", "TIFF"]])
+def test_extensions_with_or_without_dot_in_any_case(extensions: list[str], tmp_path: Path) -> None:
+    make(tmp_path, "a.svs", "b.TIFF", "c.tif")
+    assert listed(find_slides(tmp_path, extensions=extensions)) == ["a.svs", "b.TIFF"]
+
+
+def test_nested_search(tmp_path: Path) -> None:
+    make(tmp_path, "x/a.svs", "x/y/b.svs", "c.svs", ".cache/d.svs", "z.ome.zarr/inside.tif")
+    (tmp_path / "x" / "loop").symlink_to(tmp_path)
+    (tmp_path / "linked").symlink_to(tmp_path / "x" / "y")
+    assert listed(find_slides(tmp_path)) == ["c.svs", "z.ome.zarr"]
+    nested = listed(find_slides(tmp_path, search_nested=True))
+    assert len(nested) == 4
+    assert nested[0] == "c.svs"
+    assert {path.rsplit("/", 1)[-1] for path in nested} == {"a.svs", "b.svs", "c.svs", "z.ome.zarr"}
+
+
+def test_a_relative_folder_gives_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "wsis/a.svs")
+    monkeypatch.chdir(tmp_path)
+    assert find_slides(Path("wsis"))[0].path == tmp_path / "wsis" / "a.svs"
+
+
+def test_two_slides_with_one_name_are_an_error_with_both_paths(tmp_path: Path) -> None:
+    make(tmp_path, "x/a.svs", "y/a.tiff", "b.svs")
+    with pytest.raises(DiscoveryError) as caught:
+        find_slides(tmp_path, search_nested=True)
+    assert "x/a.svs" in str(caught.value)
+    assert "y/a.tiff" in str(caught.value)
+    assert "b.svs" not in str(caught.value)
+
+
+def test_missing_folder_and_no_slide(tmp_path: Path) -> None:
+    with pytest.raises(DiscoveryError, match=r"nowhere.*does not exist.*--wsi_dir"):
+        find_slides(tmp_path / "nowhere")
+    make(tmp_path, "file.txt", "sub/a.svs")
+    with pytest.raises(DiscoveryError, match="not a folder"):
+        find_slides(tmp_path / "file.txt")
+    with pytest.raises(DiscoveryError, match=r"--search_nested.*--wsi_ext"):
+        find_slides(tmp_path)
+    with pytest.raises(DiscoveryError, match=r"\.ndpi.*--wsi_ext") as caught:
+        find_slides(tmp_path, search_nested=True, extensions=["ndpi"])
+    assert "--search_nested" not in str(caught.value)
+    with pytest.raises(DiscoveryError, match="names no extension"):
+        find_slides(tmp_path, extensions=["."])
+
+
+def test_thousands_of_files_are_listed_quickly(tmp_path: Path) -> None:
+    for number in range(3_000):
+        os.close(os.open(tmp_path / f"slide_{number:05}.svs", os.O_CREAT | os.O_WRONLY))
+    start = time.perf_counter()
+    slides = find_slides(tmp_path)
+    assert len(slides) == 3_000
+    assert time.perf_counter() - start < 1
+
+
+def write_csv(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path = tmp_path / "list.csv"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_a_list_chooses_the_slides_and_their_resolution(tmp_path: Path) -> None:
+    root = make(tmp_path / "wsis", "a.svs", "sub/b.svs", "c.odd", "unlisted.svs")
+    rows = f"wsi, mpp ,site\nsub/b.svs,0.25,x\n\n{root / 'a.svs'},,y\n./c.odd\n"
+    slides = find_slides(root, custom_list=write_csv(tmp_path, rows, "utf-8-sig"))
+    assert [(slide.rel_path, slide.mpp) for slide in slides] == [("a.svs", None), ("c.odd", None), ("sub/b.svs", 0.25)]
+    assert slides[2].path == root / "sub" / "b.svs"
+    assert slides[2].size_bytes == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "it is empty"),
+        ("slide,mpp\na.svs,0.5\n", "its columns are slide, mpp"),
+        ("wsi\n\n", "names no slide"),
+        ("wsi,mpp\n,0.5\n", "line 2: column `wsi` is blank"),
+        ("wsi\na.svs\n../out.svs\n", "line 3: ../out.svs is not inside"),
+        ("wsi\nsub/../../out.svs\n", "line 2: sub/../../out.svs is not inside"),
+        ("wsi\n/etc/passwd\n", "line 2: /etc/passwd is not inside"),
+        ("wsi\n.\n", "line 2: . is not inside"),
+        ("wsi\na.svs\nb.svs\n./a.svs\n", "line 4: a.svs is on line 2 already"),
+        ("wsi\na.svs\nmissing.svs\n", "line 3: missing.svs does not exist"),
+        ('wsi\n"a\0b.svs"\n', "list.csv"),
+        ("wsi,mpp\na.svs,zero\n", "line 2: mpp 'zero' is not a positive number"),
+        ("wsi,mpp\na.svs,0\n", "line 2: mpp '0' is not a positive number"),
+        ("wsi,mpp\na.svs,-0.5\nb.svs,inf\n", "line 3: mpp 'inf' is not a positive number"),
+        ("wsi\na.svs\nsub/a.tiff\n", "a.svs, sub/a.tiff"),
+    ],
+)
+def test_a_wrong_list_is_one_line_that_names_the_rows(text: str, words: str, tmp_path: Path) -> None:
+    root = make(tmp_path / "wsis", "a.svs", "b.svs", "sub/a.tiff")
+    make(tmp_path, "out.svs")
+    with pytest.raises(DiscoveryError) as caught:
+        find_slides(root, custom_list=write_csv(tmp_path, text))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_many_wrong_rows_are_counted(tmp_path: Path) -> None:
+    root = make(tmp_path / "wsis", "a.svs")
+    text = "wsi\n" + "".join(f"no{number}.svs\n" for number in range(20))
+    with pytest.raises(DiscoveryError, match=r"line 6: .*; and 15 lines more"):
+        find_slides(root, custom_list=write_csv(tmp_path, text))
+
+
+def test_a_list_that_is_missing_or_not_text(tmp_path: Path) -> None:
+    root = make(tmp_path / "wsis", "a.svs")
+    with pytest.raises(DiscoveryError, match=r"nowhere\.csv.*--custom_list_of_wsis"):
+        find_slides(root, custom_list=tmp_path / "nowhere.csv")
+    binary = tmp_path / "list.csv"
+    binary.write_bytes(b"wsi\n\xff\xfe\x00.svs\n")
+    with pytest.raises(DiscoveryError, match="not a UTF-8 CSV"):
+        find_slides(root, custom_list=binary)
+
+
+def test_given_extensions_must_allow_the_listed_files(tmp_path: Path) -> None:
+    root = make(tmp_path / "wsis", "a.svs", "b.tiff")
+    rows = write_csv(tmp_path, "wsi\na.svs\nb.tiff\n")
+    assert listed(find_slides(root, custom_list=rows, extensions=["svs", "tiff"])) == ["a.svs", "b.tiff"]
+    with pytest.raises(DiscoveryError, match=r"line 3: b\.tiff has none of the extensions"):
+        find_slides(root, custom_list=rows, extensions=["svs"])

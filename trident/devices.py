@@ -1,0 +1,56 @@
+"""Which device a process computes on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+from trident.errors import SettingsError
+
+logger = logging.getLogger(__name__)
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def restrict_visibility(gpu_index: int) -> None:
+    """Let this process and its children see one GPU, or none (-1).
+
+    Importing cuCIM or using torch opens a CUDA context on every visible GPU, so this comes first: it does nothing once
+    either is loaded. The index counts among the GPUs that are visible already, as on a cluster that grants some.
+
+    Raises:
+        SettingsError: the index is beyond the GPUs that the environment grants.
+    """
+    if "torch" in sys.modules or "cucim" in sys.modules:
+        return
+    if gpu_index < 0:
+        os.environ[VISIBLE] = ""
+        return
+    granted = os.environ.get(VISIBLE)
+    if granted is None:
+        os.environ[VISIBLE] = str(gpu_index)
+        return
+    names = [name for name in granted.split(",") if name.strip()]
+    if names and gpu_index >= len(names):
+        raise SettingsError(f"--gpus {gpu_index}: {VISIBLE}={granted} grants only {len(names)} GPU(s)")
+    if names:
+        os.environ[VISIBLE] = names[gpu_index]
+
+
+@lru_cache(maxsize=4)
+def device_for(gpu_index: int) -> str:
+    """The torch name of the device: `cpu`, or `cuda:0` (the one visible GPU). Says so when there is no GPU."""
+    if gpu_index < 0 or os.environ.get(VISIBLE) == "":
+        return "cpu"
+    if not _has_nvidia_driver():
+        logger.warning("no NVIDIA GPU on this machine: computing on the CPU (--gpus -1 says that this is meant)")
+        return "cpu"
+    return "cuda:0" if os.environ.get(VISIBLE) else f"cuda:{gpu_index}"
+
+
+def _has_nvidia_driver() -> bool:
+    """Ask the driver's device files, not torch: the task graph's driver process stays free of it."""
+    return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg"))

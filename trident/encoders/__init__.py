@@ -1,0 +1,1 @@
+"""Patch and slide encoders: declarations, the few odd architectures, and where their weights come from."""

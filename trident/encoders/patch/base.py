@@ -1,0 +1,92 @@
+"""The interface of every patch encoder. Imports torch: import this module lazily."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trident.encoders.patch.transforms import Transform
+from trident.errors import SettingsError
+
+
+class PatchEncoder(nn.Module):
+    """A network with everything that the feature loop needs to know about it.
+
+    Called on a batch of transformed patches (B, 3, H, W), it gives features (B, `embedding_dim`).
+    """
+
+    enc_name: str
+    """Name, as in file names and attributes."""
+    eval_transforms: Transform
+    """PIL RGB image of a patch -> float32 tensor (3, H, W)."""
+    precision: torch.dtype
+    """Autocast type on a GPU; a CPU computes in float32."""
+    weights_sha256: str | None
+    """Digest of the weights file; None where there is none or it is not known."""
+    input_size: int | None
+    """Side in pixels of the network's input, as `eval_transforms` makes it; None: any."""
+
+    def __init__(
+        self,
+        enc_name: str,
+        model: nn.Module,
+        eval_transforms: Transform,
+        precision: torch.dtype,
+        *,
+        embedding_dim: int | None,
+        weights_sha256: str | None = None,
+        input_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.enc_name = enc_name
+        self.model = model
+        self.eval_transforms = eval_transforms
+        self.precision = precision
+        self.weights_sha256 = weights_sha256
+        self.input_size = input_size
+        self._embedding_dim = embedding_dim
+
+    @property
+    def embedding_dim(self) -> int:
+        """Length D of a feature vector; for a model of the user's own, found by encoding one black patch."""
+        if self._embedding_dim is None:
+            self._embedding_dim = self._measure_dim()
+        return self._embedding_dim
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Features (B, D) of transformed patches (B, 3, H, W)."""
+        features: Tensor = self.model(batch)
+        return features
+
+    def _measure_dim(self) -> int:
+        from PIL import Image
+
+        tensor = next(self.model.parameters(), None)
+        device = torch.device("cpu") if tensor is None else tensor.device
+        black = self.eval_transforms(Image.new("RGB", (256, 256)))
+        was_training = self.training
+        with torch.inference_mode():
+            features: Any = self.eval()(black.unsqueeze(0).to(device))
+        self.train(was_training)
+        if not isinstance(features, Tensor) or features.ndim != 2 or features.shape[0] != 1:
+            shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            raise SettingsError(
+                f"encoder {self.enc_name} gave {shape} for a batch of one patch; its model must give a tensor (B, D)"
+            )
+        return int(features.shape[1])
+
+
+class CustomInferenceEncoder(PatchEncoder):
+    """A model of the user's own as a patch encoder.
+
+    Args:
+        enc_name: name, as it shall stand in file names and attributes.
+        model: (B, 3, H, W) -> (B, D).
+        transforms: PIL RGB image -> float32 tensor (3, H, W).
+        precision: autocast type on a GPU.
+    """
+
+    def __init__(self, enc_name: str, model: nn.Module, transforms: Transform, precision: torch.dtype) -> None:
+        super().__init__(enc_name, model, transforms, precision, embedding_dim=None)

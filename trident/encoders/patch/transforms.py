@@ -1,0 +1,36 @@
+"""From a declaration to torchvision's transform. Imports torchvision when called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from trident.encoders.patch.spec import TransformSpec
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+Transform = Callable[["Image"], "Tensor"]
+"""PIL RGB image -> float32 tensor (3, H, W)."""
+
+
+def build_transform(transform: TransformSpec) -> Transform:
+    """The `torchvision.transforms.Compose` that a declaration describes, acting on a PIL image.
+
+    Its last steps are `ToTensor` and, where there is a mean, `Normalize`: the feature loop relies on that order to do
+    both for a whole batch at once.
+    """
+    from torchvision import transforms
+
+    steps: list[Transform | Callable[[Image], Image]] = []
+    if transform.resize_px is not None:
+        interpolation = transforms.InterpolationMode(transform.interpolation)
+        steps.append(transforms.Resize(transform.resize_px, interpolation=interpolation, antialias=True))
+    if transform.crop_px is not None:
+        steps.append(transforms.CenterCrop(transform.crop_px))
+    steps.append(transforms.ToTensor())
+    if transform.mean is not None and transform.std is not None:
+        steps.append(transforms.Normalize(mean=transform.mean, std=transform.std))
+    built: Transform = transforms.Compose(steps)
+    return built

@@ -1,0 +1,61 @@
+"""All patch features of a slide through a slide encoder. Imports torch: import this module lazily."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trident.encoders.slide.base import SlideEncoder
+from trident.errors import StoreError, WeightsError
+
+
+def embed_slide(
+    features: NDArray[np.float32],
+    coords: NDArray[np.int64],
+    patch_size_level0: int,
+    encoder: SlideEncoder,
+    device: torch.device | str,
+) -> NDArray[np.float32]:
+    """The embedding (D,), float32, of one slide.
+
+    Args:
+        features: (N, F); N may be 0.
+        coords: (N, 2), level-0 pixels.
+        patch_size_level0: side of a patch in level-0 pixels.
+        encoder: moved to `device`, and left there.
+        device: "cpu", "cuda", "cuda:1".
+
+    Raises:
+        StoreError: features and coordinates do not belong together.
+        WeightsError: the encoder gave NaN or infinity.
+    """
+    if features.ndim != 2 or coords.shape != (len(features), 2):
+        raise StoreError(
+            f"features of shape {features.shape} and coordinates of shape {coords.shape} do not belong together; "
+            "expected (N, D) and (N, 2): make the patch features again"
+        )
+    torch_device = torch.device(device)
+    on_gpu = torch_device.type == "cuda"
+    encoder = encoder.eval().to(torch_device)
+    batch = {
+        "features": torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32)).unsqueeze(0).to(torch_device),
+        "coords": torch.from_numpy(np.ascontiguousarray(coords, dtype=np.int64)).unsqueeze(0).to(torch_device),
+        "attributes": {"patch_size_level0": int(patch_size_level0)},
+    }
+    with (
+        torch.inference_mode(),
+        torch.autocast(
+            torch_device.type,
+            dtype=encoder.precision if on_gpu else None,
+            enabled=on_gpu and encoder.precision is not torch.float32,
+        ),
+    ):
+        embedding = encoder(batch, torch_device)
+    result: NDArray[np.float32] = embedding.to(torch.float32).reshape(-1).cpu().numpy()
+    if not np.isfinite(result).all():
+        raise WeightsError(
+            f"slide encoder {encoder.enc_name} gave NaN or infinity for a slide of {len(features)} patches; "
+            "check its weights, and the patch features"
+        )
+    return result

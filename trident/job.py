@@ -1,0 +1,211 @@
+"""A job: the options of a run and its slides, resolved once and frozen in a file that tasks on any machine can read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from types import MappingProxyType
+
+from trident.encoders.slide.registry import canonical_name, slide_to_patch_encoder_name
+from trident.errors import NotAvailableError, SettingsError, SlideError, StoreError
+from trident.settings import Settings
+from trident.slides.discovery import SlideSource, find_slides
+from trident.slides.registry import slide_name
+from trident.store.atomic import write_text
+from trident.store.layout import JobLayout, grid_name
+
+logger = logging.getLogger(__name__)
+
+SEGMENTATION, COORDS, PATCH_FEATURES, SLIDE_FEATURES = "segmentation", "coords", "patch_features", "slide_features"
+STAGE_KINDS = (SEGMENTATION, COORDS, PATCH_FEATURES, SLIDE_FEATURES)
+
+_STAGES_OF_TASK = {
+    "seg": (SEGMENTATION,),
+    "coords": (COORDS,),
+    "feat": (PATCH_FEATURES, SLIDE_FEATURES),
+    "all": STAGE_KINDS,
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """Options and slides of one run. Two equal jobs have one digest and one job file."""
+
+    settings: Settings
+    slides: Mapping[str, SlideSource]
+    """By slide name, in the order in which they are processed."""
+    kinds: tuple[str, ...]
+    """Kinds of stage that this job makes: those of `--task`, or those up to a single task of the graph."""
+    nonce: str = ""
+    """Distinguishes runs with `--overwrite`, each of which makes its outputs anew."""
+
+    @cached_property
+    def slide_encoder(self) -> str | None:
+        """Canonical name of the slide encoder, if one is asked for."""
+        return canonical_name(self.settings.slide_encoder) if self.settings.slide_encoder else None
+
+    @cached_property
+    def patch_encoder(self) -> str:
+        """The patch encoder to run: the one that the slide encoder needs, else the one asked for."""
+        if self.slide_encoder:
+            return slide_to_patch_encoder_name.get(self.slide_encoder, self.settings.patch_encoder)
+        return self.settings.patch_encoder
+
+    @cached_property
+    def layout(self) -> JobLayout:
+        """Paths of the outputs."""
+        settings = self.settings
+        grid = settings.coords_dir or grid_name(settings.mag, settings.patch_size, settings.overlap)
+        return JobLayout(settings.job_dir, grid)
+
+    @cached_property
+    def stages(self) -> tuple[str, ...]:
+        """State keys of the stages that this job makes, in order, such as `patch_features:uni_v1`."""
+        keys = []
+        for kind in self.kinds:
+            if kind == PATCH_FEATURES:
+                keys.append(f"{kind}:{self.patch_encoder}")
+            elif kind == SLIDE_FEATURES:
+                if self.slide_encoder:
+                    keys.append(f"{kind}:{self.slide_encoder}")
+            else:
+                keys.append(kind)
+        return tuple(keys)
+
+    def makes(self, kind: str) -> bool:
+        """Whether this job makes that kind of stage (an earlier one may be needed and yet not be part of it)."""
+        return any(key.partition(":")[0] == kind for key in self.stages)
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that stand for this job."""
+        return hashlib.sha256(self._to_json().encode()).hexdigest()[:16]
+
+    @property
+    def path(self) -> Path:
+        """The job file."""
+        return self.layout.private_dir / "jobs" / f"{self.digest}.json"
+
+    def save(self) -> Path:
+        """Write the job file (once; equal jobs share it) and return its path."""
+        if not self.path.exists():
+            write_text(self.path, self._to_json())
+        return self.path
+
+    def _to_json(self) -> str:
+        slides = [{**asdict(slide), "path": str(slide.path)} for slide in self.slides.values()]
+        settings = self.settings.model_dump(mode="json")
+        content = {"settings": settings, "kinds": self.kinds, "slides": slides, "nonce": self.nonce}
+        return json.dumps(content, indent=1)
+
+
+def create_job(settings: Settings, *, kinds: tuple[str, ...] | None = None, nonce: str = "") -> Job:
+    """Check options against each other, find the slides, and freeze both.
+
+    Args:
+        settings: the options.
+        kinds: kinds of stage to make, instead of those of `--task`.
+        nonce: with `--overwrite`, what tells this run from others.
+
+    Raises:
+        SettingsError, NotAvailableError, DiscoveryError: with what to change.
+    """
+    settings = _absolute(settings)
+    job = Job(
+        settings, MappingProxyType({}), kinds or _STAGES_OF_TASK[settings.task], nonce if settings.overwrite else ""
+    )
+    _check(job)
+    if settings.slide_path is not None:
+        sources = [_single_source(settings.slide_path)]
+    else:
+        assert settings.wsi_dir is not None
+        sources = find_slides(
+            settings.wsi_dir,
+            extensions=settings.wsi_ext,
+            search_nested=settings.search_nested,
+            custom_list=settings.custom_list_of_wsis,
+        )
+    return replace(job, slides=MappingProxyType({source.name: source for source in sources}))
+
+
+@lru_cache(maxsize=16)
+def load_job(path: Path) -> Job:
+    """Read a job file.
+
+    Raises:
+        StoreError: missing or damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        settings = Settings(**content["settings"])
+        sources = [SlideSource(**{**entry, "path": Path(entry["path"])}) for entry in content["slides"]]
+        kinds = tuple(content["kinds"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path}: not a readable job file ({error}); start the run again") from error
+    return Job(settings, MappingProxyType({source.name: source for source in sources}), kinds, content["nonce"])
+
+
+def _absolute(settings: Settings) -> Settings:
+    changes = {
+        name: value.expanduser().absolute()
+        for name in ("job_dir", "wsi_dir", "slide_path", "custom_list_of_wsis", "patch_encoder_ckpt_path", "wsi_cache")
+        if (value := getattr(settings, name)) is not None
+    }
+    return settings.model_copy(update=changes)
+
+
+def _single_source(path: Path) -> SlideSource:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise SlideError(path, f"no such slide ({error.strerror}); check --slide_path") from error
+    return SlideSource(path=path, rel_path=path.name, name=slide_name(path), mpp=None, size_bytes=size)
+
+
+def _check(job: Job) -> None:
+    settings = job.settings
+    if (settings.wsi_dir is None) == (settings.slide_path is None):
+        raise SettingsError("give either --wsi_dir (a directory of slides) or --slide_path (one slide)")
+    if settings.overlap >= settings.patch_size:
+        raise SettingsError(f"--overlap {settings.overlap} must be smaller than --patch_size {settings.patch_size}")
+    if settings.custom_list_of_wsis is not None and settings.wsi_dir is None:
+        raise SettingsError("--custom_list_of_wsis needs --wsi_dir, to which its paths are relative")
+    _check_availability(job)
+
+
+def _check_availability(job: Job) -> None:
+    """Say at once, before any slide is touched, what this version cannot do."""
+    from trident.encoders.patch.registry import spec as patch_encoder_spec
+    from trident.encoders.slide.registry import check_available as check_slide_encoder
+    from trident.segmentation.registry import check_available as check_segmenter
+
+    settings = job.settings
+    if job.makes(SEGMENTATION):
+        check_segmenter(settings.segmenter)
+        for name in ("remove_artifacts", "remove_penmarks"):
+            if getattr(settings, name):
+                raise NotAvailableError(f"--{name} is not available in this version; run without it")
+    if job.makes(PATCH_FEATURES):
+        patch_encoder_spec(job.patch_encoder)
+    if job.slide_encoder and job.makes(SLIDE_FEATURES):
+        check_slide_encoder(job.slide_encoder)
+        if "patch_encoder" in settings.model_fields_set and settings.patch_encoder != job.patch_encoder:
+            logger.warning(
+                "--patch_encoder %s is not used: slide encoder %s needs %s",
+                settings.patch_encoder,
+                job.slide_encoder,
+                job.patch_encoder,
+            )
+    if settings.gpus and len(settings.gpus) > 1:
+        logger.warning(
+            "--gpus %s: this version uses one device, %s",
+            " ".join(map(str, settings.gpus)),
+            "the CPU" if settings.gpus[0] < 0 else f"GPU {settings.gpus[0]}",
+        )
+    if settings.wsi_cache is not None:
+        logger.warning("--wsi_cache is not available in this version: slides are read where they are")

@@ -1,0 +1,1 @@
+"""Patch grids, the patches on tissue, and their pixels."""

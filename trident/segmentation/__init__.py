@@ -1,0 +1,1 @@
+"""Tissue segmentation: from a slide to outlines of its tissue."""

@@ -1,0 +1,107 @@
+"""Why a file does not open as a slide, in words that tell a user what to do about it."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+from trident.errors import UnreadableSlideError
+
+_HEAD_BYTES = 2048
+_MAX_DIRECTORIES = 1000
+_CLASSIC_TIFF = {b"II*\0": "<", b"MM\0*": ">"}
+_BIG_TIFF = {b"II+\0": "<", b"MM\0+": ">"}
+_PLAIN_IMAGES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG"}
+
+
+def one_line(error: BaseException | str) -> str:
+    """The text of an error on one line; libraries put line breaks and trailing blanks into theirs."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def require_file(path: Path) -> None:
+    """Check the plain things before an image library is asked.
+
+    Raises:
+        UnreadableSlideError: missing, a directory, empty, or not permitted to read.
+    """
+    if path.is_dir():
+        raise UnreadableSlideError(path, "it is a directory, not a slide file; take it out of the list of slides")
+    try:
+        with path.open("rb") as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+    except FileNotFoundError as error:
+        target = " (a link to a file that is gone)" if path.is_symlink() else ""
+        raise UnreadableSlideError(path, f"no such file{target}; check the path") from error
+    except OSError as error:
+        raise UnreadableSlideError(path, f"it cannot be read ({error.strerror}); check its permissions") from error
+    if size_bytes == 0:
+        raise UnreadableSlideError(path, "the file is empty (0 bytes); fetch it again")
+
+
+def explain_unopenable(path: Path, reason: BaseException | str | None = None) -> str:
+    """One line on why an existing, non-empty file did not open as a slide, judged by its first bytes.
+
+    Args:
+        path: the file.
+        reason: the library's own error, where it says more than "unsupported format".
+    """
+    size_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if _tiff_is_cut_off(path, head, size_bytes):
+        return f"the file is cut off ({size_bytes:,} bytes, a TIFF directory lies beyond its end); fetch it again"
+    if reason is not None:
+        return f"OpenSlide cannot open it ({one_line(reason)}); if the file is sound, convert it to a pyramidal TIFF"
+    for magic, kind in _PLAIN_IMAGES.items():
+        if head.startswith(magic):
+            return f"it is a plain {kind} image, not a slide; name it so, or use --reader_type image"
+    if head[:4] in _CLASSIC_TIFF or head[:4] in _BIG_TIFF:
+        return (
+            "it is a TIFF file, but not of a kind that OpenSlide reads, or damaged; "
+            "use --reader_type image if it is small, else convert it to a pyramidal TIFF"
+        )
+    if _is_text(head):
+        return "it is a text file, not a slide (a failed download?); fetch it again"
+    return f"not a slide format that OpenSlide knows, or damaged ({size_bytes:,} bytes); fetch it again or convert it"
+
+
+def _tiff_is_cut_off(path: Path, head: bytes, size_bytes: int) -> bool:
+    """Whether this is a TIFF one of whose chained directories lies where the file has already ended."""
+    if head[:4] in _CLASSIC_TIFF:
+        order, first_at, offset_format, count_format, entry_bytes = _CLASSIC_TIFF[head[:4]], 4, "I", "H", 12
+    elif head[:4] in _BIG_TIFF:
+        order, first_at, offset_format, count_format, entry_bytes = _BIG_TIFF[head[:4]], 8, "Q", "Q", 20
+    else:
+        return False
+    count_bytes, offset_bytes = struct.calcsize(count_format), struct.calcsize(offset_format)
+    if size_bytes < first_at + offset_bytes:
+        return True
+    (directory,) = struct.unpack_from(order + offset_format, head, first_at)
+    with path.open("rb") as file:
+        for _ in range(_MAX_DIRECTORIES):
+            if directory == 0:
+                return False
+            if directory + count_bytes > size_bytes:
+                return True
+            file.seek(directory)
+            count_field = file.read(count_bytes)
+            next_at = directory + count_bytes + entry_bytes * struct.unpack(order + count_format, count_field)[0]
+            if next_at + offset_bytes > size_bytes:
+                return True
+            file.seek(next_at)
+            (directory,) = struct.unpack(order + offset_format, file.read(offset_bytes))
+    return False
+
+
+def _is_text(head: bytes) -> bool:
+    if b"\0" in head:
+        return False
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 4:  # a character cut in two at the end of what was read is no objection
+            return False
+        text = head[: error.start].decode("utf-8")
+    return all(character.isprintable() or character in "\t\r\n\f" for character in text)

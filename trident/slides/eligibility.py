@@ -1,0 +1,125 @@
+"""Which files may be handed to cuCIM at all, judged from their TIFF tags before cuCIM sees them.
+
+cuCIM brings the whole process down on some files that it does not support (a Deflate-compressed TIFF, for one), so
+trying and catching is no way to find out. Imported only when a slide is opened.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+# A file that does not parse is reported by the reader that opens it, once; tifffile would log an error of its own.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+
+JPEG = 7
+_CODECS = (JPEG, 33003, 33005, 34712)
+"""TIFF compression tags: JPEG, Aperio's JPEG 2000 (YCbCr, RGB), JPEG 2000."""
+_EXTENSIONS = (".svs", ".tif", ".tiff")
+_RGB, _YCBCR = 2, 6
+# tifffile parses damaged directories without a promise of one error class.
+_PARSE_ERRORS = (
+    OSError,
+    tifffile.TiffFileError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    ZeroDivisionError,
+    struct.error,
+)
+_RESTART_INTERVAL = b"\xff\xdd"
+
+
+class IneligibleError(Exception):
+    """Why cuCIM may not read a file; a reason to use OpenSlide, not something that a user meets."""
+
+
+@dataclass(frozen=True)
+class TiledPage:
+    """One pyramid level of a tiled TIFF, and where its compressed tiles lie in the file."""
+
+    size: tuple[int, int]
+    """(width, height) in pixels."""
+    tile_size: tuple[int, int]
+    compression: int
+    offsets: NDArray[np.int64]
+    """First byte of each tile, row by row."""
+    byte_counts: NDArray[np.int64]
+    has_restart_interval: bool
+    """Whether the shared JPEG tables announce restart markers."""
+
+    @property
+    def tiles_across(self) -> int:
+        """Tiles in one row."""
+        return -(-self.size[0] // self.tile_size[0])
+
+
+def cucim_is_importable() -> bool:
+    """Whether cuCIM is installed and loads here. Its import opens a CUDA context on every visible GPU."""
+    try:
+        importlib.import_module("cucim")
+    except (ImportError, OSError) as error:
+        logger.debug("cuCIM is not used: %s", error)
+        return False
+    return True
+
+
+def reason_against_cucim(path: Path) -> str | None:
+    """Why cuCIM may not read this file, or None where its tags allow it. Never raises for a bad file."""
+    try:
+        tiled_pages(path)
+    except IneligibleError as reason:
+        return str(reason)
+    return None
+
+
+def tiled_pages(path: Path) -> list[TiledPage]:
+    """The tiled pages of a TIFF that cuCIM may read, in file order.
+
+    Raises:
+        IneligibleError: not a TIFF of tiled 8-bit RGB pages compressed with JPEG or JPEG 2000.
+    """
+    if path.suffix.lower() not in _EXTENSIONS:
+        raise IneligibleError(f"cuCIM reads {', '.join(_EXTENSIONS)} files, not {path.suffix or 'this kind'}")
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            pages = [_tiled_page(page) for page in tiff.pages if isinstance(page, tifffile.TiffPage) and page.is_tiled]
+    except _PARSE_ERRORS as error:
+        raise IneligibleError(f"its TIFF directories do not parse ({' '.join(str(error).split())})") from error
+    if not pages:
+        raise IneligibleError("it has no tiled page")
+    return pages
+
+
+def _tiled_page(page: tifffile.TiffPage) -> TiledPage:
+    """Facts about one page, checked against what cuCIM decodes."""
+    compression = int(page.compression)
+    what = f"its {page.imagewidth} x {page.imagelength} px page"
+    if compression not in _CODECS:
+        raise IneligibleError(f"{what} has compression {compression}, and cuCIM is safe only with JPEG and JPEG 2000")
+    if (page.samplesperpixel, page.bitspersample, page.planarconfig) != (3, 8, 1):
+        raise IneligibleError(f"{what} is not 8-bit RGB")
+    if page.photometric not in (_RGB, _YCBCR):
+        raise IneligibleError(f"{what} has photometric interpretation {page.photometric}")
+    tiled = TiledPage(
+        size=(page.imagewidth, page.imagelength),
+        tile_size=(page.tilewidth, page.tilelength),
+        compression=compression,
+        offsets=np.asarray(page.dataoffsets, dtype=np.int64),
+        byte_counts=np.asarray(page.databytecounts, dtype=np.int64),
+        has_restart_interval=_RESTART_INTERVAL in (page.jpegtables or b""),
+    )
+    tiles = tiled.tiles_across * -(-page.imagelength // page.tilelength)
+    if tiled.offsets.shape != (tiles,) or tiled.byte_counts.shape != (tiles,):
+        raise IneligibleError(f"{what} lists {len(tiled.offsets)} tiles where it needs {tiles}")
+    return tiled

@@ -1,0 +1,153 @@
+"""Plain images (PNG, JPEG, small TIFF) read as slides of one level."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from trident.errors import UnreadableSlideError
+from trident.slides.base import RGBImage, Slide
+from trident.slides.diagnosis import one_line, require_file
+from trident.slides.metadata import resolve_resolution
+from trident.slides.registry import slide_name
+from trident.slides.thumbnail import fitted_size
+
+logger = logging.getLogger(__name__)
+
+MAX_DECODED_BYTES = 1 << 31
+"""An image of more than 2 GiB as 8-bit RGB (715 megapixels) is refused: a slide that large needs a pyramid."""
+
+_EIGHT_BIT_MODES = ("RGB", "RGBA", "RGBX", "L", "LA", "La", "P", "PA", "1", "CMYK", "YCbCr", "RGBa")
+_READ_ERRORS = (OSError, ValueError, SyntaxError, EOFError)
+"""What Pillow raises on damaged files; its PNG reader uses SyntaxError."""
+
+_limit_lock = threading.Lock()
+
+
+class ImageSlide(Slide):
+    """A plain image as a slide of one level, decoded once, at the first read. Alpha is dropped, EXIF rotation ignored.
+
+    Such files carry no trustworthy resolution: `mpp` must be given (or a text field that holds it named in
+    `custom_mpp_keys`), else `Slide.mpp` raises `MissingMppError`.
+
+    Args:
+        path: the image file.
+        mpp: µm/px.
+        custom_mpp_keys: text fields of the image that may hold µm/px.
+        name: slide name; by default the file name without its extension.
+
+    Raises:
+        UnreadableSlideError: not an 8-bit image that Pillow reads, or larger than `MAX_DECODED_BYTES`.
+        MissingMppError: `mpp` is given and not a positive finite number.
+    """
+
+    reader_type: ClassVar[str] = "image"
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        mpp: float | None = None,
+        custom_mpp_keys: Sequence[str] = (),
+        name: str | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.name = slide_name(self.path) if name is None else name
+        require_file(self.path)
+        with self._opened() as image:
+            self.dimensions = (image.width, image.height)
+            self._check(image)
+            self.properties = {
+                "image.format": image.format or "",
+                "image.mode": image.mode,
+                **{str(key): value for key, value in image.info.items() if isinstance(value, str)},
+            }
+        self.level_dimensions = (self.dimensions,)
+        self.level_downsamples = (1.0,)
+        resolution = resolve_resolution(self.path, self.properties, mpp, custom_mpp_keys)
+        self.mpp_or_none = resolution.mpp
+        self.mpp_source = resolution.source
+        self.notes = list(resolution.notes)
+        self._lock = threading.Lock()
+        self._pixels: RGBImage | None = None
+        self._closed = False
+
+    def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> RGBImage:
+        """See `Slide.read_region`."""
+        if level != 0:
+            raise ValueError(f"{self.path}: level {level} is not one of its 1 levels")
+        if size[0] < 1 or size[1] < 1:
+            raise ValueError(f"{self.path}: a region of {size[0]} x {size[1]} px cannot be read")
+        pixels = self._decoded()
+        (x, y), (width_px, height_px) = location, self.dimensions
+        region = np.zeros((size[1], size[0], 3), dtype=np.uint8)
+        left, top = max(x, 0), max(y, 0)
+        right, bottom = min(x + size[0], width_px), min(y + size[1], height_px)
+        if left < right and top < bottom:
+            region[top - y : bottom - y, left - x : right - x] = pixels[top:bottom, left:right]
+        return region
+
+    def thumbnail(self, max_size: tuple[int, int]) -> RGBImage:
+        """See `Slide.thumbnail`."""
+        image = Image.fromarray(self._decoded())
+        target = fitted_size(self.dimensions, max_size)
+        return np.array(image.resize(target, Image.Resampling.LANCZOS, reducing_gap=2.0))
+
+    def close(self) -> None:
+        """See `Slide.close`."""
+        with self._lock:
+            self._closed = True
+            self._pixels = None
+
+    def _decoded(self) -> RGBImage:
+        with self._lock:
+            if self._closed:
+                raise UnreadableSlideError(self.path, "the slide was closed before this read; open it again")
+            if self._pixels is None:
+                with self._opened() as image:
+                    self._check(image)
+                    try:
+                        self._pixels = np.array(image.convert("RGB"))
+                    except _READ_ERRORS as error:
+                        raise UnreadableSlideError(
+                            self.path, f"the image does not decode ({one_line(error)}); fetch it again"
+                        ) from error
+            return self._pixels
+
+    def _opened(self) -> Image.Image:
+        """The image with its header read; its pixels are decoded when they are asked for."""
+        try:
+            # Pillow's own limit is a setting of the whole process and lower than ours, which `_check` applies.
+            with _limit_lock:
+                before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+                try:
+                    return Image.open(self.path)
+                finally:
+                    Image.MAX_IMAGE_PIXELS = before
+        except UnidentifiedImageError as error:
+            raise UnreadableSlideError(
+                self.path, "it is not an image that Pillow reads, or damaged; fetch it again or use another reader"
+            ) from error
+        except _READ_ERRORS as error:
+            raise UnreadableSlideError(
+                self.path, f"the image does not open ({one_line(error)}); fetch it again"
+            ) from error
+
+    def _check(self, image: Image.Image) -> None:
+        decoded_bytes = image.width * image.height * 3
+        if decoded_bytes > MAX_DECODED_BYTES:
+            raise UnreadableSlideError(
+                self.path,
+                f"{image.width} x {image.height} px are {decoded_bytes / 2**30:.1f} GiB decoded, over the limit of "
+                f"{MAX_DECODED_BYTES / 2**30:.0f} GiB for a plain image; convert it to a pyramidal TIFF",
+            )
+        if image.mode not in _EIGHT_BIT_MODES:
+            raise UnreadableSlideError(
+                self.path, f"its pixels are of mode {image.mode}, not 8 bits a channel; convert it to 8-bit RGB"
+            )

@@ -1,0 +1,271 @@
+"""What the stages of the pipeline share: when is an output done, and how is it made without ever leaving half of it.
+
+A stage is one step for one slide: it knows its output file, the recipe that the output must carry, and how to produce
+it. `run_stage` does the rest, the same way for all: lock, check, produce, log.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import platform
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import trident
+from trident.errors import RecipeMismatchError, StageNotRequestedError, StoreError
+from trident.slides.base import Slide
+from trident.slides.discovery import SlideSource
+from trident.store import configs, logs
+from trident.store.layout import JobLayout
+from trident.store.locks import OutputLock
+from trident.store.recipes import Recipe, Verdict, VerdictKind, compare
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+"""Called with (patches or tiles done, their total)."""
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What the stages of one job have in common."""
+
+    layout: JobLayout
+    made: frozenset[str]
+    """Kinds of stage that this run makes; any other is only used where it exists."""
+    reader_type: str | None = None
+    custom_mpp_keys: tuple[str, ...] = ()
+    device: str = "cpu"
+    max_workers: int | None = None
+    overwrite_run: str | None = None
+    """With `--overwrite`: the run that outputs must come from to count as done."""
+
+
+class Condition(enum.Enum):
+    """Where a stage stands before it runs."""
+
+    DONE = "done"
+    MISSING = "missing"
+    STALE = "stale"
+    """Made from an input that has changed since: it is made anew."""
+    CONFLICT = "conflict"
+    """Made with other settings: only `--overwrite` replaces it."""
+    OVERWRITE = "overwrite"
+    BLOCKED = "blocked"
+    """Missing, and not part of this run."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """A condition and why, in one line."""
+
+    condition: Condition
+    why: str
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.condition is Condition.DONE
+
+
+@dataclass
+class StageResult:
+    """What a stage made."""
+
+    message: str
+    outputs: dict[str, Path] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
+    """`dimensions`, `mpp`, `mag`, `level_count` of the slide, where the stage opened it."""
+    reader_type: str | None = None
+    notes: list[str] = field(default_factory=list)
+    skipped: bool = False
+    """Nothing was made: the output was there."""
+
+
+class Stage(ABC):
+    """One stage of the pipeline for one slide."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, context: StageContext, source: SlideSource, output: Path | None = None) -> None:
+        """Args:
+        output: where the output lies, instead of its usual place under the job directory.
+        """
+        self.context = context
+        self.source = source
+        self._output = output
+
+    @property
+    def key(self) -> str:
+        """Name of the stage in the slide's state file."""
+        return self.kind
+
+    @property
+    def output(self) -> Path:
+        """The file whose presence under this name, with the right recipe, means done."""
+        return self._output or self.usual_output()
+
+    @abstractmethod
+    def usual_output(self) -> Path:
+        """Place of the output under the job directory."""
+
+    @property
+    @abstractmethod
+    def needs(self) -> Stage | None:
+        """The stage before this one."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Settings that shape the output; they are compared with those of an existing one."""
+
+    @abstractmethod
+    def inputs(self) -> dict[str, str]:
+        """Digests of the files that the output is made from. Those of a missing file are left out."""
+
+    @abstractmethod
+    def read_recipe(self) -> Recipe | None:
+        """Recipe of the existing output; None where it carries none (made by another program)."""
+
+    @abstractmethod
+    def content_digest(self) -> str:
+        """Digest of what the output says, for the recipe of the next stage."""
+
+    @abstractmethod
+    def produce(self, progress: Progress) -> StageResult:
+        """Make the output. Called with the lock held."""
+
+    @cached_property
+    def label(self) -> str:
+        """The stage in a message for people."""
+        return self.key.replace("_", " ").replace(":", " ")
+
+    def wanted_recipe(self, **facts: Any) -> Recipe:
+        """The recipe that a new output carries."""
+        made = {
+            "trident_version": trident.__version__,
+            "made_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "host": platform.node(),
+            "run": self.context.overwrite_run,
+        }
+        return Recipe(stage=self.key, settings=self.settings(), inputs=self.inputs(), facts={**made, **facts})
+
+    def status(self) -> Status:  # noqa: PLR0911 - one return a condition reads best
+        """Whether the output is done, and if not, why not."""
+        made_here = self.kind in self.context.made
+        if not self.output.exists():
+            if made_here:
+                return Status(Condition.MISSING, "not made yet")
+            return Status(Condition.BLOCKED, f"{self.label}: {self.output} is missing and --task does not include it")
+        try:
+            found = self.read_recipe()
+            wanted = self.wanted_recipe()
+        except StoreError as error:  # this file is damaged, or the one that it was made from
+            return Status(Condition.STALE if made_here else Condition.BLOCKED, str(error))
+        if made_here and not self._from_this_overwrite(found):
+            return Status(Condition.OVERWRITE, "exists; --overwrite makes it anew")
+        verdict = compare(found, wanted)
+        if verdict.kind is VerdictKind.FOREIGN:
+            return Status(Condition.DONE, "exists, made by another program")
+        if verdict.kind is VerdictKind.SAME:
+            return Status(Condition.DONE, "exists with the same settings")
+        if made_here:
+            return self._redo(verdict)
+        return Status(Condition.DONE, f"exists ({verdict.describe()}), used as it is")
+
+    def _from_this_overwrite(self, found: Recipe | None) -> bool:
+        run = self.context.overwrite_run
+        return run is None or (found is not None and found.facts.get("run") == run)
+
+    def _redo(self, verdict: Verdict) -> Status:
+        if verdict.kind is VerdictKind.STALE:
+            return Status(Condition.STALE, f"its input has changed ({verdict.describe()})")
+        return Status(
+            Condition.CONFLICT,
+            f"{self.output} was made with other settings ({verdict.describe()}); "
+            "use --overwrite to replace it, another --job_dir, or the earlier settings",
+        )
+
+    def slide_inputs(self) -> dict[str, str]:
+        """The slide file as an input: by its size, since hashing gigabytes would cost more than the stage."""
+        return {"slide_bytes": str(self.source.size_bytes)}
+
+    def mpp_settings(self) -> dict[str, Any]:
+        """Settings that decide the slide's µm/px."""
+        mpp = "from the slide" if self.source.mpp is None else self.source.mpp
+        return {"mpp": mpp, "custom_mpp_keys": list(self.context.custom_mpp_keys)}
+
+    def open_slide(self) -> Slide:
+        """Open the slide with the job's reader settings."""
+        from trident.slides.registry import open_slide
+
+        return open_slide(
+            self.source.path,
+            reader_type=self.context.reader_type,
+            mpp=self.source.mpp,
+            custom_mpp_keys=self.context.custom_mpp_keys,
+            name=self.source.name,
+        )
+
+
+def slide_meta(slide: Slide) -> dict[str, Any]:
+    """The `meta` block of a state file."""
+    return {
+        "dimensions": slide.dimensions,
+        "mpp": slide.mpp,
+        "mag": slide.magnification,
+        "level_count": len(slide.level_dimensions),
+    }
+
+
+def run_stage(
+    stage: Stage, progress: Progress | None = None, on_start: Callable[[], object] | None = None
+) -> StageResult:
+    """Run one stage unless its output is done; the output appears under its name only when it is whole.
+
+    Args:
+        progress: told how far the stage is.
+        on_start: called when the lock is held and the work begins.
+
+    Raises:
+        RecipeMismatchError: the output exists with other settings.
+        StageNotRequestedError: an earlier stage is missing and not part of this run.
+        LockHeldError: another running process is writing this output.
+        TridentError: whatever the stage itself finds.
+    """
+    status = stage.status()
+    if status.done:
+        return StageResult(message=status.why, outputs={"output": stage.output}, skipped=True)
+    if status.condition is Condition.CONFLICT:
+        raise RecipeMismatchError(status.why)
+    if status.condition is Condition.BLOCKED:
+        raise StageNotRequestedError(f"{status.why}; run with --task all, or run that stage first")
+    started = time.monotonic()
+    with OutputLock(stage.output):
+        status = stage.status()  # another run may have made it while we waited for the lock
+        if status.done:
+            return StageResult(message=status.why, outputs={"output": stage.output}, skipped=True)
+        if status.condition is not Condition.MISSING:
+            logger.info("%s: %s: made anew: %s", stage.source.name, stage.label, status.why)
+        if on_start is not None:
+            on_start()
+        result = stage.produce(progress or _no_progress)
+    write_stage_config(stage)
+    logs.record(stage.context.layout.stage_log(stage.key), stage.source.path.name, result.message)
+    logger.info("%s: %s: %s (%.1f s)", stage.source.name, stage.label, result.message, time.monotonic() - started)
+    return result
+
+
+def write_stage_config(stage: Stage) -> None:
+    """Keep `_config_*.json`: the settings of a stage's latest run."""
+    configs.write_stage_config(stage.context.layout.stage_config(stage.key), {"stage": stage.key, **stage.settings()})
+
+
+def _no_progress(done: int, total: int) -> None:
+    """Default progress: nobody listens."""

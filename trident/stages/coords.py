@@ -1,0 +1,148 @@
+"""Stage 2: cut the tissue into patches. Makes the coordinates, a picture of them and, on request, patch images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trident.job import COORDS
+from trident.slides.base import Slide
+from trident.slides.discovery import SlideSource
+from trident.stages.base import Progress, Stage, StageContext, StageResult, slide_meta
+from trident.stages.segmentation import SegmentationStage
+from trident.store.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class GridOptions:
+    """The patch grid and which of its patches are kept."""
+
+    magnification: float
+    patch_size_px: int
+    overlap_px: int = 0
+    min_tissue_proportion: float = 0.0
+
+
+@dataclass(frozen=True)
+class DumpOptions:
+    """Patch images beside the coordinates."""
+
+    limit: int = 0
+    image_format: str = "png"
+    jpeg_quality: int = 90
+
+
+class CoordsStage(Stage):
+    """Coordinates of the tissue patches of one slide."""
+
+    kind = COORDS
+
+    def __init__(
+        self,
+        context: StageContext,
+        source: SlideSource,
+        *,
+        tissue: SegmentationStage,
+        grid: GridOptions,
+        dump: DumpOptions | None = None,
+        output: Path | None = None,
+    ) -> None:
+        super().__init__(context, source, output)
+        self.tissue = tissue
+        self.grid = grid
+        self.dump = dump
+
+    def usual_output(self) -> Path:
+        path = self.context.layout.coords(self.source.name)
+        clam = path.with_name(f"{self.source.name}.h5")  # CLAM leaves out `_patches`
+        return clam if not path.exists() and clam.exists() else path
+
+    @property
+    def needs(self) -> SegmentationStage:
+        return self.tissue
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "magnification": self.grid.magnification,
+            "patch_size": self.grid.patch_size_px,
+            "overlap": self.grid.overlap_px,
+            "min_tissue_proportion": self.grid.min_tissue_proportion,
+            **self.mpp_settings(),
+        }
+
+    def inputs(self) -> dict[str, str]:
+        inputs = self.slide_inputs()
+        if self.tissue.output.exists():
+            inputs["tissue"] = self.tissue.content_digest()
+        return inputs
+
+    def read_recipe(self) -> Recipe | None:
+        from trident.store import h5
+
+        return h5.read_recipe(self.output)
+
+    def content_digest(self) -> str:
+        from trident.store import digests
+
+        return digests.coords_digest(self.output)
+
+    def produce(self, progress: Progress) -> StageResult:
+        from trident.patching.grid import PatchGeometry
+        from trident.patching.tissue import select_on_tissue
+        from trident.store import geojson, h5
+        from trident.store.atomic import atomic_path
+        from trident.viz.overlays import draw_patches, save_jpeg, slide_thumbnail
+
+        layout, name = self.context.layout, self.source.name
+        polygons = geojson.read_tissue(self.tissue.output)
+        with self.open_slide() as slide:
+            geometry = PatchGeometry(
+                patch_size_px=self.grid.patch_size_px,
+                overlap_px=self.grid.overlap_px,
+                target_magnification=self.grid.magnification,
+                level0_magnification=slide.magnification,
+                level0_width_px=slide.dimensions[0],
+                level0_height_px=slide.dimensions[1],
+            )
+            corners = geometry.corners()
+            kept = select_on_tissue(
+                corners,
+                geometry.side_level0_px,
+                polygons,
+                min_proportion=self.grid.min_tissue_proportion,
+                simplify_px=geometry.simplify_level0_px,
+            )
+            coords = corners[kept]
+            with atomic_path(layout.coords_image(name)) as path:
+                save_jpeg(path, draw_patches(slide_thumbnail(slide), coords, geometry.side_level0_px, slide.dimensions))
+            dumped = self._dump(slide, geometry, coords) if self.dump else None
+            recipe = self.wanted_recipe(reader=slide.reader_type, level0_mpp=slide.mpp)
+            h5.write_coords(self.output, coords, geometry.attributes(name, str(layout.grid_dir)), recipe)
+            message = (
+                f"{len(coords)} patches"
+                if len(coords)
+                else "no patches: " + ("no tissue" if not polygons else "no part of the grid reaches the tissue")
+            )
+            outputs = {"coords": self.output, "visualization": layout.coords_image(name)}
+            if dumped is not None:
+                message += f", {dumped} saved as images"
+                outputs["patch_images"] = layout.patch_images_dir(name)
+            return StageResult(
+                message, outputs, meta=slide_meta(slide), reader_type=slide.reader_type, notes=list(slide.notes)
+            )
+
+    def _dump(self, slide: Slide, geometry: Any, coords: Any) -> int:
+        from trident.patching.dump import dump_patches
+        from trident.patching.grid import plan_read
+        from trident.patching.reader import PatchReader
+
+        assert self.dump is not None
+        return dump_patches(
+            PatchReader(slide, plan_read(geometry, slide.level_downsamples)),
+            coords,
+            self.context.layout.patch_images_dir(self.source.name),
+            limit=self.dump.limit,
+            image_format=self.dump.image_format,
+            jpeg_quality=self.dump.jpeg_quality,
+        )

@@ -1,0 +1,216 @@
+"""Stages 3 and 4: encode the patches, and pool them into one embedding of the slide."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trident.job import PATCH_FEATURES, SLIDE_FEATURES
+from trident.slides.discovery import SlideSource
+from trident.stages.base import Progress, Stage, StageContext, StageResult, slide_meta
+from trident.stages.coords import CoordsStage
+from trident.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from trident.encoders.patch.base import PatchEncoder
+    from trident.encoders.slide.base import SlideEncoder
+
+
+class PatchFeaturesStage(Stage):
+    """Features of the patches of one slide, in the order of its coordinates."""
+
+    kind = PATCH_FEATURES
+
+    def __init__(
+        self,
+        context: StageContext,
+        source: SlideSource,
+        *,
+        coords: CoordsStage,
+        encoder_name: str,
+        encoder_settings: dict[str, Any],
+        load_encoder: Callable[[], PatchEncoder],
+        batch_size: int = 64,
+        output: Path | None = None,
+    ) -> None:
+        """Args:
+        encoder_settings: what shapes the features beside the encoder's name (weights' digest, input size).
+        load_encoder: called only if the stage runs.
+        """
+        super().__init__(context, source, output)
+        self.coords = coords
+        self.encoder_name = encoder_name
+        self.encoder_settings = encoder_settings
+        self.load_encoder = load_encoder
+        self.batch_size = batch_size
+
+    @property
+    def key(self) -> str:
+        return f"{self.kind}:{self.encoder_name}"
+
+    def usual_output(self) -> Path:
+        return self.context.layout.patch_features(self.source.name, self.encoder_name)
+
+    @property
+    def needs(self) -> CoordsStage:
+        return self.coords
+
+    def settings(self) -> dict[str, Any]:
+        return {"patch_encoder": self.encoder_name, **self.encoder_settings}
+
+    def inputs(self) -> dict[str, str]:
+        inputs = self.slide_inputs()
+        if self.coords.output.exists():
+            inputs["coords"] = self.coords.content_digest()
+        return inputs
+
+    def read_recipe(self) -> Recipe | None:
+        from trident.store import h5
+
+        return h5.read_recipe(self.output)
+
+    def content_digest(self) -> str:
+        from trident.store import digests
+
+        return digests.features_digest(self.output)
+
+    def produce(self, progress: Progress) -> StageResult:
+        from trident.features.loop import extract_features
+        from trident.patching.legacy import plan_from_attributes
+        from trident.patching.reader import PatchReader
+        from trident.store import digests, h5
+
+        found = h5.read_coords(self.coords.output)
+        encoder = self.load_encoder()
+        self.encoder_settings = {**self.encoder_settings, "weights_sha256": encoder.weights_sha256}
+        with self.open_slide() as slide:
+            plan, attributes = plan_from_attributes(found.attributes, slide, source=self.coords.output)
+            recipe = self.wanted_recipe(
+                reader=slide.reader_type, precision=_precision(encoder, self.context.device), device=self.context.device
+            )
+            digest = hashlib.sha256(recipe.inputs["coords"].encode())
+            with h5.FeatureFileWriter(
+                self.output,
+                n_rows=len(found.coords),
+                dim=encoder.embedding_dim,
+                coords=found.coords,
+                coords_attributes=attributes,
+                encoder=self.encoder_name,
+                name=self.source.name,
+                savetodir=str(self.output.parent),
+                recipe=recipe,
+            ) as writer:
+
+                def sink(features: NDArray[np.float32]) -> None:
+                    digest.update(features.tobytes())
+                    writer.append(features)
+
+                report = extract_features(
+                    PatchReader(slide, plan).read,
+                    found.coords,
+                    encoder,
+                    device=self.context.device,
+                    batch_size=self.batch_size,
+                    workers=self.context.max_workers,
+                    sink=sink,
+                    on_progress=progress,
+                )
+                writer.set_attribute(digests.CONTENT_ATTRIBUTE, f"sha256:{digest.hexdigest()}")
+                if report.unreadable:
+                    writer.set_attribute("unreadable_patches", report.unreadable)
+            message = f"{report.n_patches} patches, {encoder.embedding_dim} features each"
+            notes = list(slide.notes)
+            if report.unreadable:
+                notes.append(
+                    f"{len(report.unreadable)} of {report.n_patches} patches do not decode; black was encoded for them"
+                )
+                message += f"; {notes[-1]}"
+            return StageResult(
+                message, {"features": self.output}, meta=slide_meta(slide), reader_type=slide.reader_type, notes=notes
+            )
+
+
+class SlideFeaturesStage(Stage):
+    """The embedding of one slide."""
+
+    kind = SLIDE_FEATURES
+
+    def __init__(
+        self,
+        context: StageContext,
+        source: SlideSource,
+        *,
+        features: PatchFeaturesStage,
+        encoder_name: str,
+        load_encoder: Callable[[], SlideEncoder],
+        output: Path | None = None,
+    ) -> None:
+        super().__init__(context, source, output)
+        self.features = features
+        self.encoder_name = encoder_name
+        self.load_encoder = load_encoder
+
+    @property
+    def key(self) -> str:
+        return f"{self.kind}:{self.encoder_name}"
+
+    def usual_output(self) -> Path:
+        return self.context.layout.slide_features(self.source.name, self.encoder_name)
+
+    @property
+    def needs(self) -> PatchFeaturesStage:
+        return self.features
+
+    def settings(self) -> dict[str, Any]:
+        return {"slide_encoder": self.encoder_name}
+
+    def inputs(self) -> dict[str, str]:
+        return {"features": self.features.content_digest()} if self.features.output.exists() else {}
+
+    def read_recipe(self) -> Recipe | None:
+        from trident.store import h5
+
+        return h5.read_recipe(self.output)
+
+    def content_digest(self) -> str:
+        from trident.store import digests
+
+        return digests.sha256_of(self.output)
+
+    def produce(self, progress: Progress) -> StageResult:
+        from trident.features.slide import embed_slide
+        from trident.store import h5
+
+        found = h5.read_features(self.features.output)
+        embedding = embed_slide(
+            found.features,
+            found.coords,
+            int(found.coords_attributes.get("patch_size_level0", 0)),
+            self.load_encoder(),
+            self.context.device,
+        )
+        h5.write_slide_features(
+            self.output,
+            embedding,
+            found.coords,
+            found.coords_attributes,
+            name=self.source.name,
+            savetodir=str(self.output.parent),
+            encoder=self.encoder_name,
+            recipe=self.wanted_recipe(patch_encoder=self.features.encoder_name, device=self.context.device),
+        )
+        n_patches = len(found.features)
+        message = (
+            f"{len(embedding)} features from {n_patches} patches" if n_patches else "zeros: the slide has no patches"
+        )
+        return StageResult(message, {"features": self.output})
+
+
+def _precision(encoder: PatchEncoder, device: str) -> str:
+    """Precision that the features are computed in: the declared one on a GPU, float32 on the CPU."""
+    return str(encoder.precision).removeprefix("torch.") if device.startswith("cuda") else "float32"

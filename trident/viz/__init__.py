@@ -1,0 +1,1 @@
+"""Pictures of a slide and of what was found on it."""
