@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from typing import Any, ClassVar
@@ -14,9 +15,12 @@ from luigi_tasks.targets import StageTarget
 from trident.errors import NotAvailableError, SettingsError, TridentError
 from trident.job import COORDS, PATCH_FEATURES, SEGMENTATION, SLIDE_FEATURES, STAGE_KINDS
 from trident.stages.base import Progress, Stage, StageResult, run_stage
-from trident.stages.tracking import describe_error
+from trident.stages.tracking import describe_error, record_failure
+
+logger = logging.getLogger(__name__)
 
 _REPORT_EVERY_S = 1.0
+_LOG_EVERY_S = 10.0
 
 STAGE_STARTED = "trident.stage_started"
 """Event: the stage has its lock and begins (Luigi's own START comes before that)."""
@@ -73,7 +77,12 @@ class SlideTask(luigi.Task):
 
     def run(self) -> None:
         """Make the output."""
-        self.result = run_stage(self.stage, self._report(), on_start=self._begin)
+        stage = self.stage
+        try:
+            self.result = run_stage(stage, self._report(), on_start=self._begin)
+        except KeyboardInterrupt as interrupt:  # Luigi passes it on without its FAILURE event
+            record_failure(stage, interrupt)
+            raise
 
     def _begin(self) -> None:
         self.trigger_event(STAGE_STARTED, self)  # type: ignore[no-untyped-call]
@@ -88,11 +97,15 @@ class SlideTask(luigi.Task):
         """Progress for the scheduler's page; Luigi sets the two methods only while the task runs."""
         say: Any = getattr(self, "set_status_message", None)
         show: Any = getattr(self, "set_progress_percentage", None)
-        last = 0.0
+        last = logged = started = time.monotonic()
 
         def report(done: int, total: int) -> None:
-            nonlocal last
+            nonlocal last, logged
             now = time.monotonic()
+            if now - logged >= _LOG_EVERY_S:
+                logged = now
+                rate = done / (now - started)
+                logger.info("%s: %s: %d of %d (%.0f/s)", self.slide, self.stage.label, done, total, rate)
             if say is None or (now - last < _REPORT_EVERY_S and done < total):
                 return
             last = now

@@ -26,8 +26,8 @@ from trident.segmentation.registry import SEGMENTER_NAMES
 from trident.slides.registry import READER_TYPES
 
 ENVIRONMENT_PREFIX = "TRIDENT_"
-OTHER_ENVIRONMENT = frozenset({"TRIDENT_LOCAL_CKPTS", "TRIDENT_TEST_SHARED"})
-"""Variables with our prefix that are no options."""
+OTHER_ENVIRONMENT = ("TRIDENT_LOCAL_CKPTS", "TRIDENT_TEST_")
+"""Beginnings of variables with our prefix that are no options."""
 
 CONFIG_SECTION = "trident"
 
@@ -212,7 +212,9 @@ def _refuse_unknown(keys: Mapping[str, object], where: str) -> None:
 
 
 def _check_environment() -> None:
-    names = [name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX) and name not in OTHER_ENVIRONMENT]
+    names = [
+        name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX) and not name.startswith(OTHER_ENVIRONMENT)
+    ]
     _refuse_unknown(
         {name[len(ENVIRONMENT_PREFIX) :].lower(): None for name in names}, f"environment ({ENVIRONMENT_PREFIX}*)"
     )

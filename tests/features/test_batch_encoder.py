@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 
 import pytest
 import torch
@@ -28,12 +30,18 @@ class _Small(nn.Module):
         return batch.mean(dim=(2, 3))
 
 
-def _encoder(model: nn.Module, dim: int = 3) -> BatchEncoder:
-    def unused(_: object) -> Tensor:
-        raise AssertionError
+class _Broken(nn.Module):
+    def forward(self, batch: Tensor) -> Tensor:
+        raise RuntimeError("mat1 and mat2")
 
-    encoder = PatchEncoder("small", model, unused, torch.float16, embedding_dim=dim)
-    return BatchEncoder(encoder, torch.device("cpu"), lambda pixels: pixels)
+
+def _unused(_: object) -> Tensor:
+    raise AssertionError
+
+
+def _encoder(model: nn.Module, dim: int = 3, threads: int = 1) -> BatchEncoder:
+    encoder = PatchEncoder("small", model, _unused, torch.float16, embedding_dim=dim)
+    return BatchEncoder(encoder, torch.device("cpu"), lambda pixels: pixels, threads=threads)
 
 
 @pytest.mark.parametrize(
@@ -67,12 +75,8 @@ def test_not_even_one_patch_fits() -> None:
 
 
 def test_other_errors_pass() -> None:
-    class Broken(nn.Module):
-        def forward(self, batch: Tensor) -> Tensor:
-            raise RuntimeError("mat1 and mat2")
-
     with pytest.raises(RuntimeError, match="mat1"):
-        _encoder(Broken()).start(torch.rand(5, 3, 2, 2))
+        _encoder(_Broken()).start(torch.rand(5, 3, 2, 2))
 
 
 def test_output_of_the_wrong_shape() -> None:
@@ -91,3 +95,30 @@ def test_a_cpu_computes_in_float32() -> None:
 
     encoder = _encoder(Linear())
     assert encoder.collect(encoder.start(torch.rand(2, 3, 2, 2))).dtype.name == "float32"
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 17])
+def test_parts_in_threads_keep_their_order(n: int) -> None:
+    class Slow(nn.Module):
+        """The first part comes last."""
+
+        def forward(self, batch: Tensor) -> Tensor:
+            seen.append((threading.current_thread().name, torch.get_num_threads(), len(batch)))
+            time.sleep(0.02 if batch[0, 0, 0, 0] == 0 else 0)
+            return batch.mean(dim=(2, 3))
+
+    seen: list[tuple[str, int, int]] = []
+    pixels = torch.arange(n).float().view(n, 1, 1, 1).expand(n, 3, 2, 2)
+    with _encoder(Slow(), threads=4) as batch_encoder:
+        got = batch_encoder.collect(batch_encoder.start(pixels))
+    assert got[:, 0].tolist() == list(range(n))
+    assert {cores for _, cores, _ in seen} == {1}
+    assert all(name.startswith("trident-encode") for name, _, _ in seen)
+    assert sum(count for _, _, count in seen) == n
+    assert max(count for _, _, count in seen) == -(-n // 4)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("trident-encode")]
+
+
+def test_error_in_a_thread_passes() -> None:
+    with pytest.raises(RuntimeError, match="mat1"), _encoder(_Broken(), threads=2) as batch_encoder:
+        batch_encoder.start(torch.rand(5, 3, 2, 2))

@@ -12,7 +12,7 @@ import torch
 from torchvision import transforms
 
 from trident.errors import SettingsError, UnreadableSlideError
-from trident.features.patch_batches import PatchBatches, ReadPatch, default_workers
+from trident.features.patch_batches import PatchBatches, ReadPatch
 from trident.slides.base import RGBImage
 
 TO_TENSOR = transforms.Compose([transforms.ToTensor()])
@@ -185,7 +185,3 @@ def test_torch_computes_on_one_core_in_the_threads_and_as_before_elsewhere() -> 
 
 def test_no_patches() -> None:
     assert _pixels(_batches(_numbered, 0, batch_size=4, workers=0)) == ([], [])
-
-
-def test_default_workers() -> None:
-    assert 1 <= default_workers() <= 16

@@ -12,7 +12,7 @@ import pytest
 
 from trident.errors import StoreError
 from trident.store import guards
-from trident.store.guards import FOLDER_GUARD, file_guard, folder_guard
+from trident.store.guards import file_guard, folder_guard
 
 COUNTER = """
 import sys
@@ -34,10 +34,10 @@ def test_no_increment_is_lost_between_processes(tmp_path: Path) -> None:
     assert (tmp_path / "number").read_text() == "180"
 
 
-def test_folder_guard_makes_one_hidden_file(tmp_path: Path) -> None:
+def test_folder_guard_leaves_no_file_among_the_outputs(tmp_path: Path) -> None:
     with folder_guard(tmp_path / "new") as held:
         assert held
-    assert [path.name for path in (tmp_path / "new").iterdir()] == [FOLDER_GUARD]
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_a_guard_that_is_never_given_back_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,8 @@ from torch import Tensor
 from trident.encoders.patch.base import PatchEncoder
 from trident.errors import SettingsError, WeightsError
 from trident.features.batch_encoder import BatchEncoder
-from trident.features.patch_batches import Batch, PatchBatches, ReadPatch, default_workers
+from trident.features.patch_batches import Batch, PatchBatches, ReadPatch
+from trident.features.threads import default_workers
 
 Sink = Callable[[NDArray[np.float32]], None]
 """Takes the features (b, D) of the next b patches."""
@@ -69,7 +70,8 @@ def extract_features(
     Args:
         read: (x, y) in level-0 pixels -> the patch, uint8 (H, W, 3); called from several threads at once.
         coords: int (N, 2), x and y of each patch's corner in level-0 pixels; N may be 0, then `sink` is never called.
-        encoder: moved to `device`, and left there.
+        encoder: moved to `device`, and left there. On a CPU it is called from several threads at once, unless
+            `workers` is 0.
         device: "cpu", "cuda", "cuda:1".
         batch_size: patches encoded at once.
         workers: reading threads; None for one a processor (16 at most), 0 to read in this thread.
@@ -97,8 +99,9 @@ def extract_features(
         pinned=torch_device.type == "cuda",
         max_unreadable_share=max_unreadable_share,
     )
-    with batches:
-        batch_encoder = BatchEncoder(encoder, torch_device, batches.finish)
+    # Beside readers, a CPU encodes in single-core threads; a GPU, or a lone thread, as torch does by itself.
+    threads = torch.get_num_threads() if torch_device.type == "cpu" and n_workers else 1
+    with batches, BatchEncoder(encoder, torch_device, batches.finish, threads=threads) as batch_encoder:
         output = _Output(batch_encoder, batches, coords=coords, sink=sink, on_progress=on_progress)
         for batch in batches:
             output.start(batch)

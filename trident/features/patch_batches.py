@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -20,12 +17,11 @@ from torch import Tensor
 from trident.encoders.patch.transforms import Transform
 from trident.errors import SettingsError, UnreadableSlideError
 from trident.features.prepare import PatchPreparer
+from trident.features.threads import single_core_threads
 from trident.slides.base import RGBImage
 
 ReadPatch = Callable[[int, int], RGBImage]
 """(x, y) of a patch's corner in level-0 pixels -> its pixels; called from several threads at once."""
-
-_MAX_DEFAULT_WORKERS = 16
 
 
 @dataclass
@@ -48,12 +44,6 @@ class _Filled:
     error: UnreadableSlideError | None
     read_s: float
     transform_s: float
-
-
-def default_workers() -> int:
-    """Reader threads where no number is asked for: one for each processor that this process may use, 16 at most."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, _MAX_DEFAULT_WORKERS)
 
 
 class PatchBatches:
@@ -79,7 +69,7 @@ class PatchBatches:
         self._batch_size = min(batch_size, max(1, len(coords)))
         self._max_unreadable_share = max_unreadable_share
         self._pinned = pinned
-        self._executor = _pinned_threads(workers) if workers else None
+        self._executor = single_core_threads(workers, "trident-read") if workers else None
         # Enough that no thread waits for the batch in front, and no more: a batch can be large.
         self._n_ahead = max(2, -(-2 * workers // self._batch_size)) if workers else 1
         self._free: list[Tensor] = []
@@ -203,31 +193,3 @@ class PatchBatches:
                 f"{count} of {total} patches do not decode, more than the allowed share of "
                 f"{self._max_unreadable_share:.2%}; the file is probably damaged: copy it again (last one: {error})",
             ) from error
-
-
-def _pinned_threads(workers: int) -> ThreadPoolExecutor:
-    """Threads in which torch computes on one core, so that a transform in each does not start one team more.
-
-    torch keeps the number both per thread and as the default of new threads: it is lowered while the threads start.
-    """
-    executor = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="trident-read")
-    everyone = threading.Barrier(workers + 1)
-
-    def adopt() -> None:
-        torch.get_num_threads()  # a thread takes the default over when it first asks
-        with contextlib.suppress(threading.BrokenBarrierError):
-            everyone.wait()
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for _ in range(workers):
-            executor.submit(adopt)
-        everyone.wait()
-    except BaseException:
-        everyone.abort()
-        executor.shutdown(wait=True, cancel_futures=True)
-        raise
-    finally:
-        torch.set_num_threads(before)
-    return executor

@@ -6,7 +6,6 @@ CUDA_VISIBLE_DEVICES before.
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from trident.errors import NotAvailableError, UnreadableSlideError
 from trident.slides.base import RGBImage
 from trident.slides.diagnosis import one_line
-from trident.slides.eligibility import JPEG, IneligibleError, TiledPage, tiled_pages
+from trident.slides.eligibility import JPEG, IneligibleError, TiledPage, import_cucim, tiled_pages
 from trident.slides.openslide import OpenSlideSlide
 from trident.slides.tile_check import TileChecker, has_filled_block
 
@@ -171,7 +170,7 @@ class CuCimSlide(OpenSlideSlide):
 
     def _open_cucim(self, pages: Sequence[TiledPage]) -> Any:
         try:
-            reader = importlib.import_module("cucim").CuImage
+            reader = import_cucim().CuImage
         except (ImportError, OSError) as error:
             self.close()
             raise NotAvailableError(

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import tifffile
@@ -64,10 +66,20 @@ class TiledPage:
         return -(-self.size[0] // self.tile_size[0])
 
 
+def import_cucim() -> ModuleType:
+    """The cuCIM module.
+
+    It looks for NVIDIA's cuFile and, where torch has brought that along to a machine without a GPU, leaves a
+    `cufile.log` in the current directory; nobody reads it, so it is not written.
+    """
+    os.environ.setdefault("CUFILE_LOGFILE_PATH", os.devnull)
+    return importlib.import_module("cucim")
+
+
 def cucim_is_importable() -> bool:
     """Whether cuCIM is installed and loads here. Its import opens a CUDA context on every visible GPU."""
     try:
-        importlib.import_module("cucim")
+        import_cucim()
     except (ImportError, OSError) as error:
         logger.debug("cuCIM is not used: %s", error)
         return False

@@ -162,7 +162,7 @@ class Stage(ABC):
         if not self.output.exists():
             if made_here:
                 return Status(Condition.MISSING, "not made yet")
-            return Status(Condition.BLOCKED, f"{self.label}: {self.output} is missing and --task does not include it")
+            return Status(Condition.BLOCKED, f"{self.output} is missing and --task does not include {self.label}")
         try:
             found = self.read_recipe()
             wanted = self.wanted_recipe()

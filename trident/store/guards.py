@@ -1,4 +1,4 @@
-"""Short mutual exclusion between processes, by `flock` on a small file that is never removed.
+"""Short mutual exclusion between processes, by `flock` on a folder or on a small file that is never removed.
 
 A guard is held for the milliseconds of one read-modify-write. It vanishes with its process, so a crash leaves nothing
 to clean up. Guards must not be nested: each is taken, used and given back.
@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from trident.errors import StoreError
@@ -20,13 +20,10 @@ from trident.store.atomic import store_error
 
 logger = logging.getLogger(__name__)
 
-FOLDER_GUARD = ".trident-guard"
-"""Name of the hidden, empty guard file of one folder."""
-
 WAIT_S = 120.0
 """How long a guard is waited for; its holder must be suspended when this is not enough."""
 
-_UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
+_UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EBADF, errno.EISDIR}
 _warned_folders: set[Path] = set()
 
 
@@ -51,9 +48,28 @@ def file_guard(path: Path) -> Iterator[bool]:
         os.close(handle)
 
 
-def folder_guard(folder: Path) -> AbstractContextManager[bool]:
-    """The guard of everything that is read, changed and written back in one folder."""
-    return file_guard(folder / FOLDER_GUARD)
+@contextmanager
+def folder_guard(folder: Path) -> Iterator[bool]:
+    """The guard of everything that is read, changed and written back in one folder.
+
+    The folder itself is locked, so that no file of ours stands among outputs that others list. Network file systems
+    that lock only writable files have no such guard.
+
+    Yields:
+        Whether the guard is really held.
+
+    Raises:
+        StoreError: the folder cannot be made or opened, or another process keeps the guard for minutes.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise store_error(folder, error) from error
+    try:
+        yield wait_for_flock(handle, folder)
+    finally:
+        os.close(handle)
 
 
 def wait_for_flock(handle: int, path: Path) -> bool:
