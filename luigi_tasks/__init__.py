@@ -34,8 +34,14 @@ _RETURN_CODES = {
 
 
 def _set_defaults() -> None:
-    """Luigi's own exit code after a failure is 0; a `[retcode]` section in `luigi.cfg` still wins."""
+    """What Luigi does otherwise than we want; `luigi.cfg` still wins.
+
+    Its exit code after a failure is 0. And it refuses to start while the same command line runs on this host, where
+    our runs on one job directory share the work.
+    """
     config = luigi.configuration.get_config()
+    if not config.has_option("core", "no_lock") and not config.has_option("core", "no-lock"):
+        config.set("core", "no_lock", "true")
     for name, code in _RETURN_CODES.items():
         if not config.has_option("retcode", name):
             config.set("retcode", name, str(code))

@@ -13,10 +13,11 @@ from luigi_tasks.events import LEDGER
 from luigi_tasks.jobs import get_job, get_stages
 from luigi_tasks.tasks import SlideTask, task_for
 from trident.job import Job
-from trident.stages.base import Stage, StageResult, Status
+from trident.stages.base import Condition, Stage, StageResult, Status
 from trident.stages.tracking import record_result, state_of
 from trident.store.atomic import remove_orphans
 from trident.store.locks import lock_status
+from trident.store.processes import Liveness
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,9 @@ SHARD = 100
 """Slides in one graph: the scheduler's cost per request grows with the tasks that wait."""
 
 _POLL_S = 2.0
+_PATIENCE = 6
+"""Looks, without anything moving, before what another run may be at is given up; a luigid may also need ten seconds
+until it believes that what was done a moment ago is not done any more."""
 
 StageId = tuple[str, str]
 """(slide name, stage key)"""
@@ -54,6 +58,7 @@ class CohortRun:
         self.stages = get_stages(job_path)
         self.scheduler = scheduler
         self.engine = Engine()
+        self._waiting_for: Path | None = None
 
     def statuses(self, slides: Iterable[str] | None = None) -> dict[StageId, Status]:
         """Where each stage that this job makes stands."""
@@ -69,23 +74,36 @@ class CohortRun:
         before = self.statuses()
         outcome = Outcome(skipped={stage for stage, status in before.items() if status.done})
         self._record_skipped(before)
-        now = before
+        self._fetch_weights(before)
+        now, patience = before, _PATIENCE
         while pending := self._runnable(now):
             for shard in self._shards(pending):
                 build(list(self._tasks(shard, now)), self.scheduler, self.engine, debug=self.job.settings.debug)
                 if self._must_stop():
                     break
             swept = {**now, **self.statuses(pending)}
-            moved = sum(status.done for status in swept.values()) - sum(status.done for status in now.values())
+            # A stage made anew may turn later ones, which were done, into stale ones: counting would not show it.
+            moved = any(status.done and not now[stage_id].done for stage_id, status in swept.items())
             now = swept
             if self._must_stop():
                 break
-            if moved <= 0 and not self._wait_for_others(now):
-                break
+            if moved:
+                patience = _PATIENCE
+            elif self._runnable(now):
+                patience = _PATIENCE if self._others_are_at(now) else patience - 1
+                if patience < 0:
+                    break
+                time.sleep(_POLL_S)
             now = {**now, **self.statuses(self._runnable(now))}
-        self._fill(outcome, before, now)
+        self._fill(outcome, now)
         outcome.seconds = time.monotonic() - started
         return outcome
+
+    def _fetch_weights(self, statuses: dict[StageId, Status]) -> None:
+        """Say at once, before any slide is touched, that a model's weights are not to be had."""
+        to_make = {Condition.MISSING, Condition.STALE, Condition.OVERWRITE}
+        kinds = {key.partition(":")[0] for (_, key), status in statuses.items() if status.condition in to_make}
+        self.stages.fetch_weights(kinds)
 
     def _runnable(self, statuses: dict[StageId, Status]) -> list[str]:
         """Slides with something left to do and no failure in this run, in order."""
@@ -107,19 +125,21 @@ class CohortRun:
     def _must_stop(self) -> bool:
         return bool(LEDGER.failures) and not self.job.settings.skip_errors
 
-    def _wait_for_others(self, statuses: dict[StageId, Status]) -> bool:
-        """Wait while other runs hold locks on what is left. False: none does."""
+    def _others_are_at(self, statuses: dict[StageId, Status]) -> bool:
+        """Whether other runs hold locks on what is left."""
         locked = [
             (stage, holder)
             for slide in self._runnable(statuses)
             for stage in self._chain(slide)
             if (holder := lock_status(stage.output)) is not None
+            and (holder.is_in_use or holder.state is Liveness.ALIVE)
         ]
         if not locked:
             return False
         stage, holder = locked[0]
-        logger.info("%s: %s: waiting for another run (%s)", stage.source.name, stage.label, holder.describe())
-        time.sleep(_POLL_S)
+        if self._waiting_for != stage.output:
+            self._waiting_for = stage.output
+            logger.info("%s: %s: waiting for another run (%s)", stage.source.name, stage.label, holder.describe())
         return True
 
     def _chain(self, slide: str) -> Iterator[Stage]:
@@ -132,7 +152,8 @@ class CohortRun:
     def _clean_up(self) -> None:
         layout = self.job.layout
         folders: set[Path] = {layout.thumbnail("x").parent, layout.contours_image("x").parent, layout.states_dir}
-        folders |= {layout.coords_image("x").parent, layout.coords("x").parent}
+        folders |= {layout.coords_image("x").parent, layout.coords("x").parent, layout.job_dir, layout.grid_dir}
+        folders |= {layout.runs_dir, self.job.path.parent}
         if self.job.slides:
             folders |= {stage.output.parent for stage in self.stages.all_of(next(iter(self.job.slides)))}
         for folder in folders:
@@ -145,21 +166,27 @@ class CohortRun:
         for (slide, key), status in statuses.items():
             if status.done:
                 stage = self.stages.stage(key.partition(":")[0], slide)
-                if not _has_record(stage):
+                holder = lock_status(stage.output)
+                if (holder is None or not holder.is_in_use) and not _has_record(stage):
                     record_result(stage, StageResult(status.why, {"output": stage.output}, skipped=True))
 
-    def _fill(self, outcome: Outcome, before: dict[StageId, Status], after: dict[StageId, Status]) -> None:
+    def _fill(self, outcome: Outcome, after: dict[StageId, Status]) -> None:
         failed_slides: dict[str, str] = {}
         for (slide, key), message in LEDGER.failures.items():
             failed_slides.setdefault(slide, message)
             outcome.failed[slide, key] = message
+        made = {stage_id for stage_id, result in LEDGER.results.items() if not result.skipped}
         for stage_id, status in after.items():
             slide = stage_id[0]
             if status.done:
-                if not before[stage_id].done:
+                if stage_id in made:
                     outcome.completed.add(stage_id)
+                    outcome.skipped.discard(stage_id)
+                else:  # done before, or by another run meanwhile
+                    outcome.skipped.add(stage_id)
             elif stage_id not in outcome.failed:
-                outcome.not_run[stage_id] = "an earlier stage failed" if slide in failed_slides else status.why
+                why = LEDGER.held.get(stage_id, status.why)
+                outcome.not_run[stage_id] = "an earlier stage failed" if slide in failed_slides else why
 
 
 def _has_record(stage: Stage) -> bool:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +17,10 @@ import luigi
 from luigi import rpc, scheduler, worker
 from luigi.cmdline_parser import CmdlineParser
 
-from trident.errors import TridentError
+from trident.errors import SettingsError, TridentError
 from trident.job import Job
 
+_ANSWER_S = 10.0
 _WAIT_S = 1.0
 _WAIT_JITTER_S = 0.2
 _NEVER_S = 10**9
@@ -37,6 +42,29 @@ def choose_scheduler(job: Job) -> SchedulerChoice:
     if core.local_scheduler:
         return SchedulerChoice(None)
     return SchedulerChoice(core.scheduler_url or f"http://{core.scheduler_host}:{core.scheduler_port}")
+
+
+def require_luigid(choice: SchedulerChoice) -> None:
+    """Ask once whether luigid is there; Luigi itself would try for a minute before it says anything.
+
+    Raises:
+        SettingsError: this is no address.
+        TridentError: luigid does not answer.
+    """
+    if choice.url is None or choice.url.startswith("http+unix://"):
+        return
+    if not choice.url.startswith(("http://", "https://")):
+        raise SettingsError(f"--scheduler_url {choice.url}: write it as http://host:port")
+    try:
+        urllib.request.urlopen(choice.url, timeout=_ANSWER_S).close()
+    except urllib.error.HTTPError:
+        return  # an answer, if a strange one
+    except (OSError, ValueError) as error:
+        raise _no_answer(choice, error) from error
+
+
+def _no_answer(choice: SchedulerChoice, error: Exception) -> TridentError:
+    return TridentError(f"{choice.url}: luigid does not answer ({error}); start it, or run without its address")
 
 
 class Engine:
@@ -71,6 +99,15 @@ class Engine:
             self._worker.handle_interrupt(signal.SIGUSR1, None)
 
 
+def _free_fork_lock() -> None:
+    worker.fork_lock = threading.Lock()
+
+
+# With `--workers 2` Luigi forks a process for RunCohort while it holds this lock, which is then held for ever in the
+# child; the inner worker of our run would wait for it.
+os.register_at_fork(after_in_child=_free_fork_lock)
+
+
 def build(tasks: Sequence[luigi.Task], choice: SchedulerChoice, engine: Engine, *, debug: bool = False) -> None:
     """Run tasks and what they need, in this process, one at a time.
 
@@ -82,9 +119,7 @@ def build(tasks: Sequence[luigi.Task], choice: SchedulerChoice, engine: Engine, 
         try:
             luigi.build(list(tasks), worker_scheduler_factory=engine, workers=1, **where)
         except rpc.RPCError as error:
-            raise TridentError(
-                f"{choice.url}: luigid does not answer ({error}); start it, or run without its address"
-            ) from error
+            raise _no_answer(choice, error) from error
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What Luigi's events do here: they write the states, and remember what failed for the cohort's sweep."""
+"""What Luigi's events do here: they remember what ended, and how, for the cohort's sweep, and record failures."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import luigi
 
-from luigi_tasks.tasks import STAGE_STARTED, SlideTask
+from luigi_tasks.tasks import SlideTask
 from trident.errors import LockHeldError, TridentError
 from trident.stages.base import StageResult
-from trident.stages.tracking import describe_error, record_failure, record_result, record_start
+from trident.stages.tracking import describe_error, record_failure
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +21,8 @@ class Ledger:
     def __init__(self) -> None:
         self.results: dict[tuple[str, str], StageResult] = {}
         self.failures: dict[tuple[str, str], str] = {}
+        self.held: dict[tuple[str, str], str] = {}
+        """Stages whose output another process had locked, and which."""
         self.listener: Callable[[], None] | None = None
         """Called after each stage that ended."""
         self.on_failure: Callable[[], None] | None = None
@@ -30,13 +32,10 @@ class Ledger:
         """Forget everything."""
         self.results.clear()
         self.failures.clear()
+        self.held.clear()
 
 
 LEDGER = Ledger()
-
-
-def _started(task: SlideTask) -> None:
-    record_start(task.stage)
 
 
 def _succeeded(task: SlideTask) -> None:
@@ -44,19 +43,24 @@ def _succeeded(task: SlideTask) -> None:
     stage = task.stage
     LEDGER.failures.pop((task.slide, stage.key), None)
     LEDGER.results[task.slide, stage.key] = task.result
-    record_result(stage, task.result)
     _tell_listener()
 
 
 def _failed(task: SlideTask, error: BaseException) -> None:
-    if isinstance(error, LockHeldError):  # another run is at it: no failure of this slide
-        return
     stage = task.stage
     message = describe_error(error)
+    if isinstance(error, LockHeldError):  # another run is at it: no failure of this slide
+        if (task.slide, stage.key) not in LEDGER.held:  # it is tried again and again
+            logger.info("%s: %s: %s", task.slide, stage.label, message)
+        LEDGER.held[task.slide, stage.key] = message
+        return
     LEDGER.failures[task.slide, stage.key] = message
     unforeseen = not isinstance(error, TridentError)
     logger.error("%s: %s failed: %s", task.slide, stage.label, message, exc_info=error if unforeseen else None)
-    record_failure(stage, error)
+    try:
+        record_failure(stage, error)
+    except TridentError as problem:  # the run's own report still has the failure
+        logger.error("%s: %s: the failure cannot be recorded: %s", task.slide, stage.label, problem)
     _tell_listener()
     if LEDGER.on_failure is not None:
         LEDGER.on_failure()
@@ -68,7 +72,6 @@ def _tell_listener() -> None:
 
 
 for _event, _handler in (
-    (STAGE_STARTED, _started),
     (luigi.Event.SUCCESS, _succeeded),
     (luigi.Event.FAILURE, _failed),
 ):

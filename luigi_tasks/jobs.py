@@ -13,6 +13,7 @@ from typing import Any
 
 from luigi.cmdline_parser import CmdlineParser
 
+from trident import log
 from trident.errors import TridentError
 from trident.exit_codes import USAGE
 from trident.job import Job, create_job, load_job
@@ -61,7 +62,10 @@ def usage_errors() -> Iterator[None]:
 
 @lru_cache(maxsize=16)
 def _resolve(given: tuple[tuple[str, Any], ...], kinds: tuple[str, ...] | None, run_id: str) -> str:
-    job = create_job(load_settings(**dict(given)), kinds=kinds, nonce=run_id)
+    settings = load_settings(**dict(given))
+    if CmdlineParser.get_instance() is not None:
+        log.configure(debug=settings.debug)
+    job = create_job(settings, kinds=kinds, nonce=run_id)
     if not job.settings.dry_run:
         job.save()
     _resolved[str(job.path)] = job

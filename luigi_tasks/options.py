@@ -34,6 +34,10 @@ class OptionParameter(luigi.Parameter[Any]):
         """Values stay as they come: the settings check and convert them."""
         return x
 
+    def normalize(self, x: Any) -> Any:
+        """Lists become tuples, since a task's parameters are its identity."""
+        return tuple(x) if isinstance(x, list) else x
+
     def serialize(self, x: Any) -> str:
         """Text form, for Luigi's own lists of parameters."""
         return "" if x is None else str(x)

@@ -26,8 +26,14 @@ _PLAN = {
 def plan_table(job: Job, statuses: dict[StageId, Status]) -> str:
     """One line per slide and stage, tab-separated: slide, stage, skip/run/stop, why."""
     lines = ["slide\tstage\taction\twhy"]
+    redone: dict[str, str] = {}
     for (slide, key), status in statuses.items():
-        lines.append(f"{job.slides[slide].rel_path}\t{key}\t{_PLAN[status.condition]}\t{status.why}")
+        action, why = _PLAN[status.condition], status.why
+        if action == "run":
+            redone.setdefault(slide, key)
+        elif action == "skip" and slide in redone:
+            why += f"; made anew if {redone[slide]} turns out different"
+        lines.append(f"{job.slides[slide].rel_path}\t{key}\t{action}\t{why}")
     counts = Counter(_PLAN[status.condition] for status in statuses.values())
     lines.append(
         f"# {len(job.slides)} slides: " + ", ".join(f"{counts[name]} to {name}" for name in ("run", "skip", "stop"))
@@ -75,7 +81,7 @@ def write_summary(job: Job, outcome: Outcome, manifest: RunManifest) -> None:
     for key in job.stages:
         stages[key] = {
             "completed": _count(outcome.completed, key),
-            "skipped": _count(outcome.skipped - outcome.completed, key),
+            "skipped": _count(outcome.skipped, key),
             "error": _count(outcome.failed, key),
             "not_started": _count(outcome.not_run, key),
         }

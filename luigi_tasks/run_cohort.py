@@ -17,7 +17,7 @@ from luigi_tasks.events import LEDGER
 from luigi_tasks.jobs import PROCESS_RUN_ID, get_job, resolve, usage_errors
 from luigi_tasks.options import OptionParameter, with_options
 from trident import exit_codes, log
-from trident.errors import CohortError
+from trident.errors import CohortError, TridentError
 from trident.job import Job
 from trident.store.locks import clear_dead_locks
 from trident.store.runs import RunManifest
@@ -33,6 +33,8 @@ class RunCohort(luigi.Task):
     run_id = OptionParameter(description="Name of this run; made up if not given.", identity=True)
 
     outcome: Outcome | None = None
+    problem: Exception | None = None
+    """What kept the run from reaching its end, where that is not a slide's failure."""
 
     @classmethod
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
@@ -43,6 +45,9 @@ class RunCohort(luigi.Task):
             with usage_errors():
                 given = {name: value for name, value in values.items() if value is not None}
                 job = resolve(given, run_id=run_id)
+        with usage_errors():
+            skip_errors = get_job(str(job)).settings.skip_errors
+        _set_exit_code(exit_codes.FINISHED_WITH_FAILURES if skip_errors else exit_codes.STOPPED)
         return [("job", str(job)), ("run_id", run_id)]
 
     def complete(self) -> bool:
@@ -54,7 +59,20 @@ class RunCohort(luigi.Task):
 
         Raises:
             CohortError: some slide failed.
+            TridentError: the run cannot begin, or not go on.
         """
+        try:
+            self._run()
+        except CohortError:
+            raise
+        except Exception as error:
+            self.problem = error
+            if isinstance(error, TridentError) and CmdlineParser.get_instance() is not None:
+                logger.error("%s", error)  # Luigi names only the task; the `trident` command shows the error itself
+            _set_exit_code(exit_codes.USAGE if isinstance(error, TridentError) else exit_codes.UNEXPECTED)
+            raise
+
+    def _run(self) -> None:
         job = get_job(self.job)
         log.configure(debug=job.settings.debug)
         cohort = CohortRun(self.job, choose_scheduler(job))
@@ -78,7 +96,7 @@ class RunCohort(luigi.Task):
         logger.info(report.closing_line(job, outcome))
         self.outcome = outcome
         if failure:
-            self._set_exit_code(job)
+            logger.error(failure)
             raise CohortError(failure)
 
     def _clear_dead_locks(self, job: Job) -> None:
@@ -98,18 +116,21 @@ class RunCohort(luigi.Task):
         say(f"{len(LEDGER.results)} stages done, {len(LEDGER.failures)} failed, of at most {total}")
         show(min(100, 100 * ended // max(total, 1)))
 
-    def _set_exit_code(self, job: Job) -> None:
-        """Luigi knows one exit code for failed tasks; tell a run that stopped from one that went to its end."""
-        if CmdlineParser.get_instance() is None:
-            return
+
+def _set_exit_code(code: int) -> None:
+    """Luigi knows one exit code for failed tasks, and has read it before our task is made: change it there.
+
+    A code of the user's own, from `[retcode]` in `luigi.cfg`, stays.
+    """
+    if CmdlineParser.get_instance() is not None:
         codes = luigi.retcodes.retcode()
-        if codes.task_failed == exit_codes.STOPPED and job.settings.skip_errors:
-            codes.task_failed = exit_codes.FINISHED_WITH_FAILURES
+        if codes.task_failed in (exit_codes.STOPPED, exit_codes.FINISHED_WITH_FAILURES):
+            codes.task_failed = code
 
 
 def _given(job: Job) -> dict[str, object]:
     """The options that somebody set, for the manifest."""
-    return job.settings.model_dump(mode="json", include=job.settings.model_fields_set)
+    return job.settings.model_dump(mode="json", include=job.settings.model_fields_set, exclude_none=True)
 
 
 def run_cohort_task(job: str, run_id: str) -> RunCohort:

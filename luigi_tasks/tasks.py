@@ -15,15 +15,12 @@ from luigi_tasks.targets import StageTarget
 from trident.errors import NotAvailableError, SettingsError, TridentError
 from trident.job import COORDS, PATCH_FEATURES, SEGMENTATION, SLIDE_FEATURES, STAGE_KINDS
 from trident.stages.base import Progress, Stage, StageResult, run_stage
-from trident.stages.tracking import describe_error, record_failure
+from trident.stages.tracking import describe_error, record_failure, record_result, record_start
 
 logger = logging.getLogger(__name__)
 
 _REPORT_EVERY_S = 1.0
 _LOG_EVERY_S = 10.0
-
-STAGE_STARTED = "trident.stage_started"
-"""Event: the stage has its lock and begins (Luigi's own START comes before that)."""
 
 
 class SlideTask(luigi.Task):
@@ -49,6 +46,8 @@ class SlideTask(luigi.Task):
                 given = {name: value for name, value in values.items() if value is not None}
                 kinds = None if "task" in given else STAGE_KINDS[: STAGE_KINDS.index(cls.kind) + 1]
                 job = resolve(given, kinds=kinds)
+                if get_job(job).settings.dry_run:
+                    raise SettingsError("--dry-run is an option of RunCohort: with --slide-path it lists one slide")
             return [("job", str(job)), ("slide", _slide_of(str(job), slide))]
 
     @property
@@ -58,14 +57,22 @@ class SlideTask(luigi.Task):
 
     @property
     def priority(self) -> int:  # type: ignore[override]
-        """Slides in order, later stages first; always positive."""
+        """Slides in order, later stages first; always positive.
+
+        Embeddings by a model with weights come last, all together: patch and slide encoder then take turns in memory
+        once, not once a slide.
+        """
         position = slide_positions(self.job)[self.slide]
-        return (_RANK[self.kind] + 1) * 1_000_000 + len(slide_positions(self.job)) - position
+        last = self.kind == SLIDE_FEATURES and get_stages(self.job).slide_encoder_has_weights
+        rank = 0 if last else _RANK[self.kind] + 1
+        return rank * 1_000_000 + len(slide_positions(self.job)) - position
 
     def requires(self) -> luigi.Task | list[luigi.Task]:
-        """The stage before this one."""
+        """The stage before this one; none where the job only uses its output: the stage itself looks for that."""
         needs = self.stage.needs
-        return [] if needs is None else task_for(needs.kind, self.job, self.slide)
+        if needs is None or not get_job(self.job).makes(needs.kind):
+            return []
+        return task_for(needs.kind, self.job, self.slide)
 
     def output(self) -> StageTarget:
         """What this task makes."""
@@ -79,13 +86,16 @@ class SlideTask(luigi.Task):
         """Make the output."""
         stage = self.stage
         try:
-            self.result = run_stage(stage, self._report(), on_start=self._begin)
+            # Recorded here and not by Luigi's events: those swallow errors, and come after the lock is given back.
+            self.result = run_stage(
+                stage,
+                self._report(),
+                on_start=lambda: record_start(stage),
+                on_end=lambda result: record_result(stage, result),
+            )
         except KeyboardInterrupt as interrupt:  # Luigi passes it on without its FAILURE event
             record_failure(stage, interrupt)
             raise
-
-    def _begin(self) -> None:
-        self.trigger_event(STAGE_STARTED, self)  # type: ignore[no-untyped-call]
 
     def on_failure(self, exception: BaseException) -> str:
         """What luigid's page shows of a failure: one line for an expected one, else the traceback."""

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 def _shared() -> Path:
     """The folder of real slides and reference outputs that some tests need; it is not part of the repository."""
-    root = Path(os.environ.get("TRIDENT_TEST_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+    root = Path(os.environ.get("TRIDENT_TEST_SHARED", ROOT.parent / "shared"))
     if not (root / "slides").is_dir():
         pytest.skip(f"the folder of real test slides is absent ({root}); set TRIDENT_TEST_SHARED to have this test run")
     return root
@@ -32,3 +40,136 @@ def shared_reference() -> Path:
 def shared_tools() -> Path:
     """Folder with the slide maker and the seeded weights."""
     return _shared() / "tools"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def drawn_slides(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Function (folder, *file names): puts small demonstration slides there, another one for each name."""
+    from trident.demo.slide import draw_demo_slide
+
+    drawn = tmp_path_factory.mktemp("drawn")
+
+    def put(folder: Path, *names: str) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            seed = sum(map(ord, Path(name).stem))
+            master = drawn / f"{seed}.svs"
+            if not master.exists():
+                draw_demo_slide(master, seed=seed, width_px=1024, height_px=768)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(master, folder / name)
+        return folder
+
+    return put
+
+
+def _clean_environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TRIDENT_", "LUIGI_"))}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+_PROGRAMS = {
+    "batch": [str(ROOT / "run_batch_of_slides.py")],
+    "single": [str(ROOT / "run_single_slide.py")],
+    "trident": ["-m", "trident.cli"],
+    "luigi": ["-m", "luigi", "--module", "luigi_tasks"],
+    "luigid": ["-c", "from luigi.cmdline import luigid; luigid()"],
+}
+
+
+@pytest.fixture(scope="session")
+def start_program(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.Popen[str]]:
+    """Function (program, *arguments, env, cwd): starts a real process in a folder without a `luigi.cfg`."""
+    elsewhere = tmp_path_factory.mktemp("cwd")
+
+    def start(
+        program: str, *arguments: object, env: dict[str, str] | None = None, cwd: Path = elsewhere
+    ) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, *_PROGRAMS[program], *map(str, arguments)],
+            cwd=cwd,
+            env={**_clean_environment(), **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def finish_program() -> Callable[..., Finished]:
+    """Function (process): waits for a process of `start_program`."""
+
+    def finish(process: subprocess.Popen[str]) -> Finished:
+        try:
+            out, err = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        return Finished(process.returncode, out, err)
+
+    return finish
+
+
+@pytest.fixture(scope="session")
+def run_program(
+    start_program: Callable[..., subprocess.Popen[str]], finish_program: Callable[..., Finished]
+) -> Callable[..., Finished]:
+    """Function (program, *arguments, env, cwd): runs a real process to its end."""
+
+    def run(*arguments: object, **where: object) -> Finished:
+        return finish_program(start_program(*arguments, **where))
+
+    return run
+
+
+@pytest.fixture
+def clean_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No option comes from the environment or from a `luigi.cfg`: the (empty) folder that is the current one."""
+    for name in list(os.environ):
+        if name.startswith(("TRIDENT_", "LUIGI_")):
+            monkeypatch.delenv(name)
+    folder = tmp_path / "cwd"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def quiet_process(clean_settings: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what a command does to its process: its log handlers, and the GPUs that it hides."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    loggers = [logging.getLogger(name) for name in ("trident", "luigi_tasks", "luigi-interface")]
+    before = [(logger, logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, level, propagate, handlers in before:
+        logger.setLevel(level)
+        logger.propagate = propagate
+        logger.handlers[:] = handlers
+
+
+@pytest.fixture
+def run_batch(quiet_process: None, capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+    """Function (*arguments): what `run_batch_of_slides.py` does, in this process, which has loaded torch already."""
+    from trident.cli import batch
+
+    def run(*arguments: object) -> Finished:
+        capsys.readouterr()
+        try:
+            code = batch([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        shown = capsys.readouterr()
+        return Finished(code, shown.out, shown.err)
+
+    return run

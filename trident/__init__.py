@@ -18,14 +18,26 @@ _LAZY = {
     "ImageWSI": "trident.wsi",
     "WSIPatcher": "trident.patcher",
     "Processor": "trident.processor",
+    "visualize_heatmap": "trident.viz.heatmap",
 }
 
 if TYPE_CHECKING:
     from trident.patcher import WSIPatcher
     from trident.processor import Processor
+    from trident.viz.heatmap import visualize_heatmap
     from trident.wsi import WSI, CuCIMWSI, ImageWSI, OpenSlideWSI, load_wsi
 
-__all__ = ["WSI", "CuCIMWSI", "ImageWSI", "OpenSlideWSI", "Processor", "WSIPatcher", "__version__", "load_wsi"]
+__all__ = [
+    "WSI",
+    "CuCIMWSI",
+    "ImageWSI",
+    "OpenSlideWSI",
+    "Processor",
+    "WSIPatcher",
+    "__version__",
+    "load_wsi",
+    "visualize_heatmap",
+]
 
 
 def __getattr__(name: str) -> Any:

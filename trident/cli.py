@@ -55,13 +55,44 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def batch(arguments: Sequence[str] | None = None) -> int:
     """`trident batch` and `run_batch_of_slides.py`: every slide of a directory. Returns the exit code."""
     description = "Process all slides of a directory."
-    return _run("trident batch", description, arguments, left_out=_NOT_IN_BATCH, required={"wsi_dir"}, fixed={})
+    fixed = dict.fromkeys(_NOT_IN_BATCH)
+    return _run("trident batch", description, arguments, left_out=_NOT_IN_BATCH, required={"wsi_dir"}, fixed=fixed)
 
 
 def single(arguments: Sequence[str] | None = None) -> int:
     """`trident single` and `run_single_slide.py`: all stages for one slide. Returns the exit code."""
-    description, fixed = "Process one slide, all stages.", {"task": "all"}
+    description = "Process one slide, all stages."
+    # None wins over the environment and `luigi.cfg`, which may name a directory for the other command.
+    fixed = {"task": "all", "wsi_dir": None, "custom_list_of_wsis": None}
     return _run("trident single", description, arguments, left_out=_NOT_IN_SINGLE, required={"slide_path"}, fixed=fixed)
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Keeps names such as `kaiko-vits8` whole."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        import textwrap
+
+        return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
+class _OptionParser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without forty lines of usage above it. Values are checked by the settings."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with a line that offers the option that was probably meant."""
+        prefix, _, unknown = message.partition("unrecognized arguments: ")
+        if not prefix and unknown:
+            import difflib
+
+            name = unknown.split()[0].partition("=")[0]
+            close = difflib.get_close_matches(name.replace("-", "_"), self._wanted(), n=1)
+            message += f" (did you mean {self._wanted()[close[0]]}?)" if close else ""
+        self.exit(exit_codes.USAGE, f"error: {message}; `{self.prog} --help` lists the options\n")
+
+    def _wanted(self) -> dict[str, str]:
+        options = [option for action in self._actions for option in action.option_strings]
+        return {option.replace("-", "_"): option for option in options}
 
 
 def _run(
@@ -109,7 +140,7 @@ def _option_parser(
 ) -> argparse.ArgumentParser:
     from trident.settings import Settings, is_flag, is_list, option_choices, option_group
 
-    parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False)
+    parser = _OptionParser(prog=program, description=description, allow_abbrev=False, formatter_class=_HelpFormatter)
     groups = {key: parser.add_argument_group(title) for key, title in _GROUPS.items()}
     for name, field in Settings.model_fields.items():
         if name in left_out:
@@ -120,8 +151,6 @@ def _option_parser(
             keywords["action"] = "store_true"
         else:
             keywords["metavar"] = "{" + ",".join(choices) + "}" if choices and len(choices) < 10 else name.upper()
-            if choices:
-                keywords["choices"] = choices
             if is_list(field):
                 keywords["nargs"] = "+"
             if name in required or (name == "job_dir"):

@@ -26,18 +26,27 @@ def restrict_visibility(gpu_index: int) -> None:
     """
     if "torch" in sys.modules or "cucim" in sys.modules:
         return
-    if gpu_index < 0:
-        os.environ[VISIBLE] = ""
-        return
     granted = os.environ.get(VISIBLE)
+    if _restricted and granted == _restricted[1]:  # a second job in this process: the index counts as in the first
+        granted = _restricted[0]
+    chosen = _choose(gpu_index, granted)
+    _restricted[:] = [granted, chosen]
+    os.environ[VISIBLE] = chosen
+
+
+_restricted: list[str | None] = []
+"""What the environment granted, and what this process made of it."""
+
+
+def _choose(gpu_index: int, granted: str | None) -> str:
+    if gpu_index < 0:
+        return ""
     if granted is None:
-        os.environ[VISIBLE] = str(gpu_index)
-        return
-    names = [name for name in granted.split(",") if name.strip()]
+        return str(gpu_index)
+    names = [name.strip() for name in granted.split(",") if name.strip()]
     if names and gpu_index >= len(names):
         raise SettingsError(f"--gpus {gpu_index}: {VISIBLE}={granted} grants only {len(names)} GPU(s)")
-    if names:
-        os.environ[VISIBLE] = names[gpu_index]
+    return names[gpu_index] if names else granted
 
 
 @lru_cache(maxsize=4)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from trident.encoders.slide.registry import canonical_name, slide_to_patch_encoder_name
-from trident.errors import NotAvailableError, SettingsError, SlideError, StoreError
+from trident.errors import SettingsError, SlideError, StoreError
 from trident.settings import Settings
 from trident.slides.discovery import SlideSource, find_slides
 from trident.slides.registry import slide_name
@@ -144,10 +144,11 @@ def load_job(path: Path) -> Job:
         content = json.loads(path.read_text(encoding="utf-8"))
         settings = Settings(**content["settings"])
         sources = [SlideSource(**{**entry, "path": Path(entry["path"])}) for entry in content["slides"]]
-        kinds = tuple(content["kinds"])
+        kinds, nonce = tuple(content["kinds"]), str(content["nonce"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path}: not a readable job file ({error}); start the run again") from error
-    return Job(settings, MappingProxyType({source.name: source for source in sources}), kinds, content["nonce"])
+        reason = " ".join(str(error).split())
+        raise StoreError(f"{path}: not a readable job file ({reason}); start the run again") from error
+    return Job(settings, MappingProxyType({source.name: source for source in sources}), kinds, nonce)
 
 
 def _absolute(settings: Settings) -> Settings:
@@ -182,18 +183,18 @@ def _check_availability(job: Job) -> None:
     """Say at once, before any slide is touched, what this version cannot do."""
     from trident.encoders.patch.registry import spec as patch_encoder_spec
     from trident.encoders.slide.registry import check_available as check_slide_encoder
+    from trident.encoders.slide.registry import check_grid
     from trident.segmentation.registry import check_available as check_segmenter
 
     settings = job.settings
     if job.makes(SEGMENTATION):
         check_segmenter(settings.segmenter)
-        for name in ("remove_artifacts", "remove_penmarks"):
-            if getattr(settings, name):
-                raise NotAvailableError(f"--{name} is not available in this version; run without it")
     if job.makes(PATCH_FEATURES):
         patch_encoder_spec(job.patch_encoder)
     if job.slide_encoder and job.makes(SLIDE_FEATURES):
         check_slide_encoder(job.slide_encoder)
+        if settings.coords_dir is None:
+            check_grid(job.slide_encoder, settings.patch_size, settings.mag, settings.overlap)
         if "patch_encoder" in settings.model_fields_set and settings.patch_encoder != job.patch_encoder:
             logger.warning(
                 "--patch_encoder %s is not used: slide encoder %s needs %s",

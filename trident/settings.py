@@ -34,13 +34,13 @@ CONFIG_SECTION = "trident"
 
 def _split(value: object) -> object:
     """Lists come as `a b`, `a,b` or a real list, whatever the source."""
-    if isinstance(value, str):
-        return tuple(value.replace(",", " ").split())
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return tuple(str(value).replace(",", " ").split())  # a lone number in the environment comes as one
     return value
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Integers = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_split)]
+GpuIndices = Annotated[tuple[Annotated[int, Field(ge=-1)], ...], NoDecode, BeforeValidator(_split)]
 
 
 def _option(
@@ -90,7 +90,7 @@ class Settings(BaseSettings):
 
     # Devices and memory.
     gpu: int = _option("devices", 0, "One GPU index (older spelling of --gpus); -1: CPU.", ge=-1)
-    gpus: Integers | None = _option("devices", None, "GPU indices; -1: CPU.")
+    gpus: GpuIndices | None = _option("devices", None, "GPU indices; -1: CPU.")
     max_workers: int | None = _option(
         "devices", None, "Reading threads (default: one per core); 0: read in the main thread.", ge=0
     )
@@ -135,6 +135,10 @@ class Settings(BaseSettings):
         None,
         "Slide encoder; patch features that it needs are extracted first.",
         choices=SLIDE_ENCODER_NAMES,
+    )
+
+    trust_remote_code: bool = _option(
+        "encoders", False, "Let a slide encoder that comes as code in its hub repository (care) run that code."
     )
 
     # The task graph, for the `trident` command (`luigi` has its own options for these).
@@ -226,6 +230,7 @@ def load_settings(**given: Any) -> Settings:
     Raises:
         SettingsError: a value is wrong or a key unknown; the message names the option.
     """
+    _refuse_unknown(given, "options")
     _check_environment()
     try:
         return Settings(**given)

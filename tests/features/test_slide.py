@@ -65,3 +65,18 @@ def test_features_of_other_coordinates(features: np.ndarray, coords: np.ndarray)
 def test_nan() -> None:
     with pytest.raises(WeightsError, match="slide encoder recording gave NaN or infinity for a slide of 9 patches"):
         embed_slide(FEATURES, COORDS, 512, _Recording(float("inf")), "cpu")
+
+
+@pytest.mark.parametrize(("rows", "value"), [([4], np.nan), ([0, 8], np.inf), ([2, 3, 4], -np.inf)])
+def test_features_that_are_not_finite(rows: list[int], value: float) -> None:
+    spoilt = FEATURES.copy()
+    spoilt[rows, 1] = value
+    with pytest.raises(StoreError, match=f"{len(rows)} of 9 patches have NaN or infinity .* in row {rows[0]}"):
+        embed_slide(spoilt, COORDS, 512, encoder_factory("mean-uni_v1"), "cpu")
+
+
+def test_features_that_are_not_finite_in_a_later_block() -> None:
+    features, coords = np.zeros((20_000, 2), np.float32), np.zeros((20_000, 2), np.int64)
+    features[[17_000, 19_999], 1] = np.nan
+    with pytest.raises(StoreError, match=r"2 of 20000 patches .* the first in row 17000"):
+        embed_slide(features, coords, 512, encoder_factory("mean-uni_v1"), "cpu")

@@ -87,3 +87,49 @@ def test_real_slides_give_openslides_pixels_resized_by_pil(shared_slides, file, 
             rgba = np.asarray(plain.read_region((x, y), level, (read_px, read_px)))
             expected = Image.fromarray(np.ascontiguousarray(rgba[..., :3])).resize((256, 256), Image.BICUBIC)
             np.testing.assert_array_equal(PatchReader(slide, plan).read(x, y), np.asarray(expected))
+
+
+def test_announced_patches_are_the_same_regions(array_slide):
+    slide = array_slide()
+    reader = PatchReader(slide, ReadPlan(0, 64, 32))
+    coords = np.array([(x, y) for y in range(0, 200, 50) for x in range(-20, 200, 50)])
+    regions = reader.announce(coords)
+    out = np.empty((64, 64, 3), np.uint8)
+    for index, (x, y) in enumerate(coords):
+        regions.read_into(index, out)
+        np.testing.assert_array_equal(out, reader.read_raw(x, y))
+
+
+def test_an_announced_patch_that_does_not_decode_is_an_error_of_its_own(array_slide):
+    slide = array_slide()
+    slide.undecodable.add((32, 0))
+    regions = PatchReader(slide, ReadPlan(0, 32, 32)).announce(np.array([[0, 0], [32, 0], [64, 0]]))
+    out = np.empty((32, 32, 3), np.uint8)
+    for index in (0, 2):
+        regions.read_into(index, out)
+    with pytest.raises(UnreadableSlideError, match="does not decode"):
+        regions.read_into(1, out)
+
+
+def test_regions_left_to_the_slide_are_read_there(array_slide, monkeypatch):
+    class EverySecond:
+        def read(self, index, out):
+            out[:] = 9
+            return index % 2 == 0
+
+    slide = array_slide()
+    asked = []
+    monkeypatch.setattr(
+        type(slide),
+        "announce_regions",
+        lambda self, *arguments: asked.append(arguments) or EverySecond(),
+        raising=False,
+    )
+    coords = np.array([[0, 0], [32, 0]])
+    regions = PatchReader(slide, ReadPlan(0, 32, 16)).announce(coords)
+    assert asked[0][:2] == (0, 32)
+    out = np.empty((32, 32, 3), np.uint8)
+    regions.read_into(0, out)
+    assert (out == 9).all()
+    regions.read_into(1, out)
+    np.testing.assert_array_equal(out, slide.levels[0][:32, 32:64])

@@ -46,3 +46,33 @@ class PyramidSlide(Slide):
 @pytest.fixture
 def pyramid_slide() -> Callable[..., PyramidSlide]:
     return PyramidSlide
+
+
+@pytest.fixture(scope="session")
+def make_segmenter() -> Callable[..., object]:
+    """Function (spec, **options): a `NeuralSegmenter` whose network tells classes by the red of each pixel alone.
+
+    Class k of n is the k-th of n equal ranges of red. The network's attribute `batches` lists the batch sizes it saw.
+    """
+    import torch
+    from torch import nn
+
+    from trident.segmentation.neural import NeuralSegmenter
+    from trident.segmentation.spec import TILE_MEAN, TILE_STD, SegmentationModelSpec
+
+    class ClassByRed(nn.Module):
+        def __init__(self, n_classes: int) -> None:
+            super().__init__()
+            self.n_classes = n_classes
+            self.batches: list[int] = []
+
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            self.batches.append(len(batch))
+            red = ((batch[:, 0] * TILE_STD[0] + TILE_MEAN[0]) * 255).round()
+            classes = (red * self.n_classes / 256).floor().long().clamp(0, self.n_classes - 1)
+            return 20.0 * nn.functional.one_hot(classes, self.n_classes).permute(0, 3, 1, 2).float()
+
+    def make(spec: SegmentationModelSpec, network: nn.Module | None = None, **options: object) -> NeuralSegmenter:
+        return NeuralSegmenter(spec, network or ClassByRed(spec.n_classes), **options)
+
+    return make

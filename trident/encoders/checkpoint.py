@@ -15,7 +15,7 @@ from trident.errors import WeightsError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-CHECKPOINT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
+CHECKPOINT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
 """File name endings that are understood."""
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "module")

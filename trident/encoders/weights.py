@@ -14,11 +14,12 @@ import json
 import os
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
 
 from trident.encoders.checkpoint import CHECKPOINT_SUFFIXES, load_checkpoint
 from trident.encoders.names import explain_unknown
+from trident.encoders.shards import is_index, shard_names, shard_paths
 from trident.errors import SettingsError, WeightsError
 
 __all__ = ["LOCAL_CKPTS_ENV", "WeightsFile", "WeightsSource", "fetch", "load_checkpoint", "locate", "sha256_of"]
@@ -28,6 +29,8 @@ LOCAL_CKPTS_ENV = "TRIDENT_LOCAL_CKPTS"
 
 _PACKAGED_REGISTRY = Path(__file__).with_name("local_ckpts.json")
 _BLOCK_BYTES = 1 << 22
+_SECTIONS = {"patch": "patch encoder", "slide": "slide encoder", "segmentation": "segmentation model"}
+"""Sections of a registry of local weights, and what each lists."""
 
 
 class WeightsSource(Protocol):
@@ -39,15 +42,15 @@ class WeightsSource(Protocol):
 
     @property
     def repo_id(self) -> str | None:
-        """Hub repository, or None where the model has no weights there."""
+        """Hub repository, or None where the model has no weights there; one of data sets begins with `datasets/`."""
 
     @property
     def filenames(self) -> tuple[str, ...]:
-        """Names of the file in that repository, best first."""
+        """Published names of the file, best first; empty where the model has no weights."""
 
     @property
     def weights_kind(self) -> str:
-        """Section of the registry of local weights: "patch" or "slide"."""
+        """Section of the registry of local weights: "patch", "slide" or "segmentation"."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,15 @@ class WeightsFile:
 
     path: Path
     origin: Literal["given", "registry", "hub"]
+    shards: tuple[Path, ...] = ()
+    """Where `path` is an index: the files with the tensors that the model needs."""
 
     @property
     def sha256(self) -> str:
-        """Digest of the file, hexadecimal; see `sha256_of`."""
-        return sha256_of(self.path)
+        """Digest of the file, hexadecimal; see `sha256_of`. Of several files, the digest of their digests."""
+        if not self.shards:
+            return sha256_of(self.path)
+        return hashlib.sha256("".join(sha256_of(shard) for shard in self.shards).encode()).hexdigest()
 
 
 def locate(source: WeightsSource, weights_path: Path | str | None = None) -> WeightsFile | None:
@@ -73,26 +80,22 @@ def locate(source: WeightsSource, weights_path: Path | str | None = None) -> Wei
         WeightsError: the given path or the registry's path is wrong, or the registry is damaged.
         SettingsError: a path is given for a model that has no weights.
     """
-    if source.repo_id is None:
+    if not source.filenames:
         if weights_path is not None:
             raise SettingsError(f"{source.name} has no weights, so it cannot load {weights_path}; leave the path out")
         return None
     if weights_path is not None:
-        return WeightsFile(_resolve(Path(weights_path).expanduser(), source, "the given path"), "given")
+        return _file(_resolve(Path(weights_path).expanduser(), source, "the given path"), "given", source)
     registered = _registered_path(source)
     if registered is not None:
         return registered
-    from huggingface_hub import try_to_load_from_cache
-
-    for filename in source.filenames:
-        cached = try_to_load_from_cache(source.repo_id, filename)
-        if isinstance(cached, str):
-            return WeightsFile(Path(cached), "hub")
-    return None
+    if source.repo_id is None:  # published elsewhere, or the user's own
+        return None
+    return _cached_file(source, source.repo_id)
 
 
 def fetch(source: WeightsSource, weights_path: Path | str | None = None) -> WeightsFile | None:
-    """Like `locate`, but downloads what is not on this machine yet; None only where the model has no weights.
+    """Like `locate`, but downloads what is not on this machine yet; None only where the hub has no weights of it.
 
     Raises:
         WeightsError: as `locate`; also no network, no access to a gated repository, or no such file there.
@@ -101,7 +104,11 @@ def fetch(source: WeightsSource, weights_path: Path | str | None = None) -> Weig
     found = locate(source, weights_path)
     if found is not None or source.repo_id is None:
         return found
-    return WeightsFile(_download(source, source.repo_id), "hub")
+    filename, path = _download(source, source.repo_id, source.filenames)
+    if is_index(path):
+        for shard in shard_names(path, _needed(source)):
+            _download(source, source.repo_id, (_beside(filename, shard),))
+    return _file(path, "hub", source)
 
 
 def sha256_of(path: Path) -> str:
@@ -126,6 +133,47 @@ def _sha256(path: Path, _size_bytes: int, _modified_ns: int) -> str:
     return digest.hexdigest()
 
 
+def _file(path: Path, origin: Literal["given", "registry", "hub"], source: WeightsSource) -> WeightsFile:
+    return WeightsFile(path, origin, shard_paths(path, _needed(source)) if is_index(path) else ())
+
+
+def _needed(source: WeightsSource) -> tuple[str, ...]:
+    """Prefixes of the tensors that the model needs, where its declaration says so; else none: it needs all."""
+    prefixes: tuple[str, ...] = getattr(source, "needed_weights", ())
+    return prefixes
+
+
+def _beside(filename: str, shard: str) -> str:
+    """The hub's name of a file in the folder of `filename`."""
+    return str(PurePosixPath(filename).with_name(shard))
+
+
+def _repository(repo_id: str) -> tuple[str, str]:
+    """The hub's identifier and kind of a repository, as its address spells them."""
+    if repo_id.startswith("datasets/"):
+        return repo_id.removeprefix("datasets/"), "dataset"
+    return repo_id, "model"
+
+
+def _cached_file(source: WeightsSource, repo_id: str) -> WeightsFile | None:
+    """The weights in the hub's cache; None also where one of several files is missing there."""
+    for filename in source.filenames:
+        path = _cached(repo_id, filename)
+        if path is not None:
+            shards = shard_names(path, _needed(source)) if is_index(path) else ()
+            complete = all(_cached(repo_id, _beside(filename, shard)) for shard in shards)
+            return _file(path, "hub", source) if complete else None
+    return None
+
+
+def _cached(repo_id: str, filename: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, kind = _repository(repo_id)
+    cached = try_to_load_from_cache(repository, filename, repo_type=kind)
+    return Path(cached) if isinstance(cached, str) else None
+
+
 def _resolve(path: Path, source: WeightsSource, whence: str) -> Path:
     """The file that `path` stands for: itself, or the file with a published name in that folder."""
     if path.is_dir():
@@ -139,7 +187,7 @@ def _resolve(path: Path, source: WeightsSource, whence: str) -> Path:
         )
     if not path.exists():
         raise WeightsError(f"{path}: no such file ({whence} of {source.name}'s weights); correct the path")
-    if path.suffix.lower() not in CHECKPOINT_SUFFIXES:
+    if path.suffix.lower() not in CHECKPOINT_SUFFIXES and not (is_index(path) and path.name in source.filenames):
         raise WeightsError(
             f"{path}: {whence} of {source.name}'s weights must end in one of {', '.join(CHECKPOINT_SUFFIXES)}"
         )
@@ -155,11 +203,11 @@ def _registered_path(source: WeightsSource) -> WeightsFile | None:
     if not value:
         return None
     path = registry.parent / Path(value).expanduser()
-    return WeightsFile(_resolve(path, source, f"the path in {registry}"), "registry")
+    return _file(_resolve(path, source, f"the path in {registry}"), "registry", source)
 
 
 def _read_registry(registry: Path) -> dict[str, dict[str, str | None]]:
-    """Read {"patch": {name: path}, "slide": {name: path}}; a flat {name: path} speaks of patch encoders.
+    """Read {"patch": {name: path}, "slide": ..., "segmentation": ...}; a flat {name: path} speaks of patch encoders.
 
     null and "" both mean: no local weights.
     """
@@ -174,14 +222,14 @@ def _read_registry(registry: Path) -> dict[str, dict[str, str | None]]:
     shape = 'expected {"patch": {"uni_v1": "/path/to/weights.bin"}}'
     if not isinstance(content, dict):
         raise WeightsError(f"{registry}: the registry of local weights is not a JSON object; {shape}")
-    sections = content if {"patch", "slide"} & content.keys() else {"patch": content}
+    sections = content if _SECTIONS.keys() & content.keys() else {"patch": content}
     for kind, entries in sections.items():
-        if kind not in ("patch", "slide") or not isinstance(entries, dict):
+        if kind not in _SECTIONS or not isinstance(entries, dict):
             raise WeightsError(f"{registry}: section {kind!r} of the registry of local weights is wrong; {shape}")
         known = _known_names(kind)
         for name, value in entries.items():
             if name not in known:
-                raise WeightsError(f"{registry}: {explain_unknown(f'{kind} encoder', name, known)}; correct the entry")
+                raise WeightsError(f"{registry}: {explain_unknown(_SECTIONS[kind], name, known)}; correct the entry")
             if value is not None and not isinstance(value, str):
                 raise WeightsError(f"{registry}: the path of {name} is {value!r}; expected a string or null")
     return sections
@@ -193,13 +241,17 @@ def _known_names(kind: str) -> tuple[str, ...]:
         from trident.encoders.patch.registry import PATCH_ENCODER_NAMES
 
         return PATCH_ENCODER_NAMES
+    if kind == "segmentation":
+        from trident.segmentation.spec import SPECS
+
+        return tuple(SPECS)
     from trident.encoders.slide.registry import SLIDE_ENCODER_NAMES
 
     return SLIDE_ENCODER_NAMES
 
 
-def _download(source: WeightsSource, repo_id: str) -> Path:
-    """Download the first published file that the repository has."""
+def _download(source: WeightsSource, repo_id: str, filenames: tuple[str, ...]) -> tuple[str, Path]:
+    """Download the first of these files that the repository has; its name there, and where it lies now."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -213,10 +265,13 @@ def _download(source: WeightsSource, repo_id: str) -> Path:
     remedy = f"give the file with --patch_encoder_ckpt_path or a registry named by {LOCAL_CKPTS_ENV}"
     if source.weights_kind != "patch":
         remedy = f"give the file in a registry named by {LOCAL_CKPTS_ENV}"
-    for filename in source.filenames:
+    if source.weights_kind == "segmentation":
+        remedy += " (section segmentation), or do without this model (--segmenter otsu needs no weights)"
+    repository, kind = _repository(repo_id)
+    for filename in filenames:
         what = f"{source.name}: weights {filename} of https://huggingface.co/{repo_id}"
         try:
-            return Path(hf_hub_download(repo_id, filename))
+            return filename, Path(hf_hub_download(repository, filename, repo_type=kind))
         except GatedRepoError as error:
             raise WeightsError(
                 f"{what} are gated: ask for access on that page and set HF_TOKEN to a token that has it, or {remedy}"
@@ -235,7 +290,7 @@ def _download(source: WeightsSource, repo_id: str) -> Path:
         except (HfHubHTTPError, OSError) as error:
             raise WeightsError(f"{what}: the download failed ({_first_line(error)}); try again, or {remedy}") from error
     raise WeightsError(
-        f"{source.name}: https://huggingface.co/{repo_id} holds none of {', '.join(source.filenames)}; {remedy}"
+        f"{source.name}: https://huggingface.co/{repo_id} holds none of {', '.join(filenames)}; {remedy}"
     )
 
 

@@ -32,7 +32,8 @@ class BatchEncoder:
         Args:
             encoder: the encoder.
             device: where to compute.
-            finish: turns a prepared batch on the device into the network's input (B, 3, H, W).
+            finish: turns a prepared batch on the device into the network's input (B, 3, H, W), which must last until
+                the next call from the same thread.
             threads: parts of a batch that are encoded at once, each in its own thread; for a CPU.
         """
         self.encoder = encoder.eval().to(device)
@@ -125,6 +126,12 @@ class BatchEncoder:
             ):
                 batch = self._finish(pixels.to(self._device, non_blocking=True))
                 features: Tensor = self.encoder(batch)
-                return features
+                # An input on the CPU is written over by the next one.
+                shares = features.device == batch.device and _storage(features) == _storage(batch)
+                return features.clone() if shares else features
         except torch.OutOfMemoryError:
             return None
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

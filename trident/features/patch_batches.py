@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 
 import numpy as np
@@ -18,10 +19,20 @@ from trident.encoders.patch.transforms import Transform
 from trident.errors import SettingsError, UnreadableSlideError
 from trident.features.prepare import PatchPreparer
 from trident.features.threads import single_core_threads
+from trident.patching.reader import PatchReader, PatchRegions
 from trident.slides.base import RGBImage
 
 ReadPatch = Callable[[int, int], RGBImage]
 """(x, y) of a patch's corner in level-0 pixels -> its pixels; called from several threads at once."""
+
+_Rows = NDArray[np.uint8] | NDArray[np.float32]
+
+_MAX_JOB_PATCHES = 16
+"""Most patches that a thread reads in one go."""
+_SCRATCH_BYTES = 2 << 20
+"""Regions that a thread reads before it resizes them: about as much as its core's own cache holds."""
+_MAX_RAW_BATCH_BYTES = 128 << 20
+"""Batches of regions larger than this are resized by the reading threads, also where the device would do it faster."""
 
 
 @dataclass
@@ -36,25 +47,36 @@ class Batch:
     jobs: list[Future[_Filled]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Filled:
-    """What became of one patch."""
+    """What became of the patches of one job."""
 
-    index: int
-    error: UnreadableSlideError | None
-    read_s: float
-    transform_s: float
+    errors: list[tuple[int, UnreadableSlideError]] = field(default_factory=list)
+    """(index, error) of each patch that does not decode."""
+    read_s: float = 0.0
+    transform_s: float = 0.0
 
 
 class PatchBatches:
     """Reads and prepares every patch. Use it as a context manager: leaving it ends the threads, whatever happened.
 
     A patch that does not decode is black, and listed in `unreadable`.
+
+    Args:
+        read: the slide's `PatchReader`, or its `read`: then neighbouring patches are read together. Any other function
+            is asked for one patch at a time.
+        coords: int (N, 2), (x, y) of each patch's corner in level-0 pixels.
+        transform: the encoder's, PIL RGB image -> float32 tensor (3, H, W).
+        batch_size: patches in a batch.
+        workers: reading threads; 0 to read in the thread that iterates.
+        pinned: whether batches lie in page-locked memory, for a GPU.
+        max_unreadable_share: share of patches, 0 to 1, that may fail to decode.
+        on_device: whether resizing is left to `finish`, which then runs where it is fast.
     """
 
     def __init__(
         self,
-        read: ReadPatch,
+        read: ReadPatch | PatchReader,
         coords: NDArray[np.int64],
         transform: Transform,
         *,
@@ -62,17 +84,27 @@ class PatchBatches:
         workers: int,
         pinned: bool,
         max_unreadable_share: float,
+        on_device: bool = False,
     ) -> None:
-        self._read = read
+        reader = _reader_of(read)
+        self._reader = reader
+        self._read: ReadPatch = reader.read if reader is not None else read  # type: ignore[assignment]
+        self._regions: PatchRegions | None = None
+        self._on_device = on_device
         self._coords = coords
         self._transform = transform
         self._batch_size = min(batch_size, max(1, len(coords)))
         self._max_unreadable_share = max_unreadable_share
         self._pinned = pinned
+        self._job_size = 1
+        if reader is not None:
+            self._job_size = min(_MAX_JOB_PATCHES, -(-self._batch_size // max(1, 2 * workers)))
         self._executor = single_core_threads(workers, "trident-read") if workers else None
         # Enough that no thread waits for the batch in front, and no more: a batch can be large.
-        self._n_ahead = max(2, -(-2 * workers // self._batch_size)) if workers else 1
+        jobs = -(-self._batch_size // self._job_size)
+        self._n_ahead = max(2, -(-2 * workers // jobs)) if workers else 1
         self._free: list[Tensor] = []
+        self._scratch = threading.local()
         self.unreadable: list[int] = []
         self.read_s = 0.0
         self.transform_s = 0.0
@@ -96,7 +128,7 @@ class PatchBatches:
         """
         if not len(self._coords):
             return
-        self._look_at_first_readable()
+        self._learn_shape()
         ahead: deque[Batch] = deque()
         starts = iter(range(0, len(self._coords), self._batch_size))
         for start in starts:
@@ -114,6 +146,24 @@ class PatchBatches:
         """See `PatchPreparer.finish`."""
         return self._preparer.finish(pixels)
 
+    def _learn_shape(self) -> None:
+        """Find out what all patches look like."""
+        if self._reader is None:
+            self._look_at_first_readable()
+            return
+        plan = self._reader.plan
+        batch_bytes = self._batch_size * plan.read_px * plan.read_px * 3
+        self._preparer = PatchPreparer(
+            self._transform,
+            (plan.read_px, plan.read_px),
+            patch_size_px=plan.patch_size_px,
+            on_device=self._on_device and batch_bytes <= _MAX_RAW_BATCH_BYTES,
+        )
+        self._black = self._preparer.prepare(np.zeros((1, plan.read_px, plan.read_px, 3), dtype=np.uint8))[0]
+        began = time.perf_counter()
+        self._regions = self._reader.announce(self._coords)
+        self.read_s += time.perf_counter() - began
+
     def _look_at_first_readable(self) -> None:
         """Learn from one patch what all of them look like; it is read again in its place."""
         failure: UnreadableSlideError | None = None
@@ -125,14 +175,17 @@ class PatchBatches:
                 self.unreadable.append(index)
                 self._check_unreadable(error)
                 continue
-            self._preparer = PatchPreparer(self._transform, sample)
-            self._black = self._preparer.prepare(np.zeros_like(sample))
+            self._preparer = PatchPreparer(self._transform, (sample.shape[0], sample.shape[1]))
+            self._black = self._preparer.prepare(np.zeros_like(sample)[np.newaxis])[0]
             self.unreadable.clear()  # they are met again, in order
             return
         if failure is not None:
-            raise UnreadableSlideError(
-                failure.path, f"not one of its {len(self._coords)} patches decodes; copy the file again"
-            ) from failure
+            raise self._none_decodes(failure) from failure
+
+    def _none_decodes(self, failure: UnreadableSlideError) -> UnreadableSlideError:
+        return UnreadableSlideError(
+            failure.path, f"not one of its {len(self._coords)} patches decodes; copy the file again"
+        )
 
     def _begin(self, start: int) -> Batch:
         """Hand the patches from `start` on to the threads."""
@@ -144,46 +197,98 @@ class PatchBatches:
         pixels = buffer[: len(self._coords) - start]
         batch = Batch(start, pixels, buffer, [])
         if self._executor is not None:
-            rows = pixels.numpy()
+            rows: _Rows = pixels.numpy()
             batch.jobs = [
-                self._executor.submit(self._fill, rows[row : row + 1], start + row) for row in range(len(pixels))
+                self._executor.submit(self._fill, rows[first : first + self._job_size], start + first)
+                for first in range(0, len(pixels), self._job_size)
             ]
         return batch
 
     def _complete(self, batch: Batch) -> Batch:
         """Wait for the threads, or read here where there are none."""
-        for row in range(len(batch.pixels)):
+        for number in range(-(-len(batch.pixels) // self._job_size)):
             if batch.jobs:
                 since = time.perf_counter()
-                filled = batch.jobs[row].result()
+                filled = batch.jobs[number].result()
                 self.wait_s += time.perf_counter() - since
             else:
-                filled = self._fill(batch.pixels.numpy()[row : row + 1], batch.start + row)
+                first = number * self._job_size
+                filled = self._fill(batch.pixels.numpy()[first : first + self._job_size], batch.start + first)
             self.read_s += filled.read_s
             self.transform_s += filled.transform_s
-            if filled.error is not None:
-                self.unreadable.append(filled.index)
-                self._check_unreadable(filled.error)
+            for index, error in filled.errors:
+                self.unreadable.append(index)
+                self._check_unreadable(error)
         batch.jobs = []
+        if len(self.unreadable) == len(self._coords):
+            raise self._none_decodes(error) from error
         return batch
 
-    def _fill(self, row: NDArray[np.uint8] | NDArray[np.float32], index: int) -> _Filled:
+    def _fill(self, rows: _Rows, start: int) -> _Filled:
+        """Read and prepare the patches from `start` on into `rows`."""
+        filled = _Filled()
+        if self._regions is None:
+            for row in range(len(rows)):
+                self._fill_one(rows[row : row + 1], start + row, filled)
+            return filled
+        side_px = self._regions.plan.read_px
+        at_once = len(rows) if self._preparer.keeps_regions else max(1, _SCRATCH_BYTES // (side_px * side_px * 3))
+        for first in range(0, len(rows), at_once):
+            part = rows[first : first + at_once]
+            regions = self._regions_buffer(part, side_px)
+            began = time.perf_counter()
+            failed = []
+            for row in range(len(part)):
+                try:
+                    self._regions.read_into(start + first + row, regions[row])
+                except UnreadableSlideError as error:
+                    failed.append(row)
+                    filled.errors.append((start + first + row, error))
+            read = time.perf_counter()
+            if regions is not part:
+                prepared = self._preparer.prepare(regions)
+                self._check_shape(prepared.shape[1:], start + first)
+                part[:] = prepared
+            for row in failed:
+                part[row] = self._black
+            filled.read_s += read - began
+            filled.transform_s += time.perf_counter() - read
+        return filled
+
+    def _fill_one(self, row: _Rows, index: int, filled: _Filled) -> None:
+        """The same for one patch of a function."""
         x, y = (int(value) for value in self._coords[index])
         began = time.perf_counter()
         try:
             patch = self._read(x, y)
         except UnreadableSlideError as error:
             row[0] = self._black
-            return _Filled(index, error, time.perf_counter() - began, 0.0)
+            filled.errors.append((index, error))
+            filled.read_s += time.perf_counter() - began
+            return
         read = time.perf_counter()
-        prepared = self._preparer.prepare(patch)
-        if prepared.shape != row.shape[1:]:  # said here: numpy would stretch some shapes silently
+        prepared = self._preparer.prepare(np.array(patch[np.newaxis]))
+        self._check_shape(prepared.shape[1:], index)
+        row[:] = prepared
+        filled.read_s += read - began
+        filled.transform_s += time.perf_counter() - read
+
+    def _regions_buffer(self, rows: _Rows, side_px: int) -> RGBImage:
+        """Where regions are read: straight into the batch, or a buffer of this thread's own."""
+        if self._preparer.keeps_regions and rows.dtype == np.uint8:
+            return rows  # type: ignore[return-value]
+        buffer: RGBImage | None = getattr(self._scratch, "regions", None)
+        if buffer is None or len(buffer) < len(rows):
+            buffer = self._scratch.regions = np.empty((len(rows), side_px, side_px, 3), dtype=np.uint8)
+        return buffer[: len(rows)]
+
+    def _check_shape(self, shape: tuple[int, ...], index: int) -> None:
+        if shape != self._black.shape:  # said here: numpy would stretch some shapes silently
+            x, y = (int(value) for value in self._coords[index])
             raise SettingsError(
-                f"the patch at ({x}, {y}) becomes {prepared.shape} where others become {row.shape[1:]}; "
+                f"the patch at ({x}, {y}) becomes {shape} where others become {self._black.shape}; "
                 "the encoder's transforms must give all patches one size"
             )
-        row[0] = prepared
-        return _Filled(index, None, read - began, time.perf_counter() - read)
 
     def _check_unreadable(self, error: UnreadableSlideError) -> None:
         count, total = len(self.unreadable), len(self._coords)
@@ -193,3 +298,12 @@ class PatchBatches:
                 f"{count} of {total} patches do not decode, more than the allowed share of "
                 f"{self._max_unreadable_share:.2%}; the file is probably damaged: copy it again (last one: {error})",
             ) from error
+
+
+def _reader_of(read: ReadPatch | PatchReader) -> PatchReader | None:
+    """The slide's reader behind what was given, or None for a function."""
+    owner = getattr(read, "__self__", read)
+    # Exactly this class and method: a subclass may read otherwise.
+    if type(owner) is PatchReader and (read is owner or getattr(read, "__func__", None) is PatchReader.read):
+        return owner
+    return None

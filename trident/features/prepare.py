@@ -1,11 +1,13 @@
-"""A patch's way from pixels to the network's input, split so that the costly end is done for a whole batch at once.
+"""The way from a slide's regions to the network's input, split between reading threads and the device.
 
 Imports torch: import this module lazily.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,54 +17,96 @@ from PIL import Image
 from torch import Tensor
 
 from trident.encoders.patch.transforms import Transform
-from trident.slides.base import RGBImage
+from trident.features.pixels import crop_centre, normalise, resize, resize_with_pil
 
-Geometry = list[Callable[[Image.Image], Any]]
+Pixels = NDArray[np.uint8]
+PixelStep = Callable[[Tensor], Tensor]
+"""uint8 (B, H, W, 3) -> uint8 (B, H', W', 3)."""
 
 
 class PatchPreparer:
-    """An encoder's transform in two steps: `prepare` one patch in a reader's thread, `finish` a batch on the device.
+    """Resizes regions to patches and applies an encoder's transform.
 
-    Where the transform is torchvision's Compose and ends in ToTensor, or in ToTensor and Normalize, what comes before
-    (resize, crop: PIL) is the first step, and a patch travels as bytes: a quarter of the size, and no torch in the
-    threads. The second step is then the same arithmetic as those two classes do. Any other transform runs whole in
-    the first step.
+    `prepare` works in a reading thread, `finish` on the device. Where the transform is torchvision's Compose of Resize
+    (bilinear or bicubic, aspect kept), CenterCrop, ToTensor and Normalize, or of some of these in this order, it runs
+    for many patches at once, and what travels between the two steps are bytes. Resizing is then that of
+    `pixels.resize`; the rest is the same to the bit. Where only the end is ToTensor (and Normalize), the steps before
+    it run on PIL images in the threads. Any other transform runs there whole.
+
+    Args:
+        transform: PIL RGB image -> float32 tensor (3, H, W).
+        region_shape: (height, width) of what is read.
+        patch_size_px: side to which a region is resized first; None where it is a patch already.
+        on_device: whether resizing and cropping, too, are left to `finish`, if they can be.
     """
 
-    def __init__(self, transform: Transform, sample: RGBImage) -> None:
-        """Split `transform`; `sample` is a patch of the slide, by which the split is tried out."""
+    def __init__(
+        self,
+        transform: Transform,
+        region_shape: tuple[int, int],
+        *,
+        patch_size_px: int | None = None,
+        on_device: bool = False,
+    ) -> None:
         self._transform = transform
-        self._geometry, self._mean, self._std = _split(transform)
-        if self._geometry is not None:
-            tried = self._apply_geometry(sample)
-            if not isinstance(tried, Image.Image) or tried.mode != "RGB":
-                self._geometry = None
+        self._buffers = threading.local()
+        self._to_patch: list[PixelStep] = []
+        patch_shape = region_shape
+        if patch_size_px is not None and region_shape != (patch_size_px, patch_size_px):
+            patch_shape = (patch_size_px, patch_size_px)
+            if _is_multiple(region_shape, patch_size_px):
+                self._to_patch = [partial(resize, height_px=patch_size_px, width_px=patch_size_px, mode="bicubic")]
+            else:  # a patch's pixels are promised to one grey level
+                self._to_patch = [partial(resize_with_pil, height_px=patch_size_px, width_px=patch_size_px)]
+                on_device = False
+        self._images: list[Any] | None
+        self._images, self._mean, self._std = _split(transform)
+        steps = None if self._images is None else _pixel_steps(self._images, patch_shape)
+        if steps is not None:
+            self._images = []
+        elif self._images is not None and not _gives_rgb(self._images, patch_shape):
+            self._images = None
+        self._early = self._to_patch + (steps or [])
+        self._late: list[PixelStep] = []
+        if on_device and steps is not None:
+            self._early, self._late = [], self._early
+        self.keeps_regions = not self._early and self._images == []
+        """Whether `prepare` gives back what it gets, so that regions may be read straight into a batch."""
 
-    def prepare(self, patch: RGBImage) -> NDArray[np.uint8] | NDArray[np.float32]:
-        """uint8 (H, W, 3) still to be normalised, or float32 (3, H, W); always the same of the two."""
-        if self._geometry is not None:
-            return np.asarray(self._apply_geometry(patch))
-        transformed: NDArray[np.float32] = self._transform(Image.fromarray(patch)).to(torch.float32).numpy()
-        return transformed
+    def prepare(self, regions: Pixels) -> Pixels | NDArray[np.float32]:
+        """Regions (n, H, W, 3) -> uint8 (n, H', W', 3), or float32 (n, 3, H', W'); always the same of the two."""
+        patches = torch.from_numpy(regions)
+        for step in self._early:
+            patches = step(patches)
+        pixels: Pixels = patches.numpy()
+        if self._images == []:
+            return pixels
+        if self._images is None:
+            tensors = [self._transform(Image.fromarray(patch)) for patch in pixels]
+            return np.stack([tensor.to(torch.float32).numpy() for tensor in tensors])
+        return np.stack([np.asarray(_applied(self._images, patch)) for patch in pixels])
 
     def finish(self, batch: Tensor) -> Tensor:
-        """Prepared patches on the device -> the network's input, float32 (B, 3, H, W)."""
-        if self._geometry is None:
+        """Prepared patches on the device -> the network's input, float32 (B, 3, H, W).
+
+        On a CPU it may lie in memory that the next call from the same thread uses again.
+        """
+        if self._images is None:
             return batch
-        scaled = batch.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)
-        if self._mean is None or self._std is None:
-            return scaled
-        shape = (1, 3, 1, 1)
-        return scaled.sub_(self._mean.to(batch.device).view(shape)).div_(self._std.to(batch.device).view(shape))
+        for step in self._late:
+            batch = step(batch)
+        return normalise(batch, self._mean, self._std, self._buffer(batch) if batch.device.type == "cpu" else None)
 
-    def _apply_geometry(self, patch: RGBImage) -> Any:
-        image: Any = Image.fromarray(patch)
-        for step in self._geometry or ():
-            image = step(image)
-        return image
+    def _buffer(self, batch: Tensor) -> Tensor:
+        """Floats for a batch, this thread's own: new memory each time would cost more than the arithmetic."""
+        count, height_px, width_px = batch.shape[:3]
+        buffer: Tensor | None = getattr(self._buffers, "floats", None)
+        if buffer is None or len(buffer) < count or buffer.shape[2:] != (height_px, width_px):
+            buffer = self._buffers.floats = torch.empty((count, 3, height_px, width_px), dtype=torch.float32)
+        return buffer[:count]
 
 
-def _split(transform: Transform) -> tuple[Geometry | None, Tensor | None, Tensor | None]:
+def _split(transform: Transform) -> tuple[list[Any] | None, Tensor | None, Tensor | None]:
     """(steps before ToTensor, mean, std); None for the steps where the transform cannot be split."""
     from torchvision import transforms
 
@@ -72,10 +116,63 @@ def _split(transform: Transform) -> tuple[Geometry | None, Tensor | None, Tensor
     mean = std = None
     # Exactly these classes: a subclass may do something else.
     if steps and type(steps[-1]) is transforms.Normalize:
-        normalise = steps.pop()
-        mean, std = (torch.as_tensor(values, dtype=torch.float32) for values in (normalise.mean, normalise.std))
+        last = steps.pop()
+        mean, std = (torch.as_tensor(values, dtype=torch.float32) for values in (last.mean, last.std))
         if mean.numel() != 3 or std.numel() != 3:
             return None, None, None
     if not steps or type(steps.pop()) is not transforms.ToTensor:
         return None, None, None
     return steps, mean, std
+
+
+def _is_multiple(region_shape: tuple[int, int], patch_size_px: int) -> bool:
+    return all(max(side_px, patch_size_px) % min(side_px, patch_size_px) == 0 for side_px in region_shape)
+
+
+def _pixel_steps(steps: list[Any], shape: tuple[int, int]) -> list[PixelStep] | None:
+    """The same steps for a batch of pixels of this (height, width), or None where one is not known here."""
+    from torchvision import transforms
+
+    known: list[PixelStep] = []
+    for step in steps:
+        if type(step) is transforms.Resize:
+            mode = step.interpolation.value
+            resized = _resized_shape(step.size, shape)
+            stretches = abs(resized[0] * shape[1] - resized[1] * shape[0]) > max(*shape, *resized)
+            if step.max_size is not None or mode not in ("bilinear", "bicubic") or stretches:
+                return None
+            shape = resized
+            known.append(partial(resize, height_px=shape[0], width_px=shape[1], mode=mode))
+        elif type(step) is transforms.CenterCrop:
+            height_px, width_px = step.size
+            if height_px > shape[0] or width_px > shape[1]:  # torchvision pads
+                return None
+            shape = (height_px, width_px)
+            known.append(partial(crop_centre, height_px=height_px, width_px=width_px))
+        else:
+            return None
+    return known
+
+
+def _resized_shape(size: Any, shape: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) that torchvision's Resize gives: two numbers stretch, one is for the shorter side."""
+    sizes = [size] if isinstance(size, int) else list(size)
+    if len(sizes) == 2:
+        return int(sizes[0]), int(sizes[1])
+    shorter = int(sizes[0])
+    height_px, width_px = shape
+    if height_px <= width_px:
+        return shorter, int(shorter * width_px / height_px)
+    return int(shorter * height_px / width_px), shorter
+
+
+def _gives_rgb(steps: list[Any], shape: tuple[int, int]) -> bool:
+    tried = _applied(steps, np.zeros((*shape, 3), dtype=np.uint8))
+    return isinstance(tried, Image.Image) and tried.mode == "RGB"
+
+
+def _applied(steps: list[Any], patch: Pixels) -> Any:
+    image: Any = Image.fromarray(patch)
+    for step in steps:
+        image = step(image)
+    return image

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from trident.encoders.slide.base import SlideEncoder
 from trident.errors import StoreError, WeightsError
 
+_ROWS = 8192
+
 
 def embed_slide(
     features: NDArray[np.float32],
@@ -27,7 +29,7 @@ def embed_slide(
         device: "cpu", "cuda", "cuda:1".
 
     Raises:
-        StoreError: features and coordinates do not belong together.
+        StoreError: features and coordinates do not belong together, or the features hold NaN or infinity.
         WeightsError: the encoder gave NaN or infinity.
     """
     if features.ndim != 2 or coords.shape != (len(features), 2):
@@ -35,6 +37,7 @@ def embed_slide(
             f"features of shape {features.shape} and coordinates of shape {coords.shape} do not belong together; "
             "expected (N, D) and (N, 2): make the patch features again"
         )
+    _check_finite(features)
     torch_device = torch.device(device)
     on_gpu = torch_device.type == "cuda"
     encoder = encoder.eval().to(torch_device)
@@ -59,3 +62,18 @@ def embed_slide(
             "check its weights, and the patch features"
         )
     return result
+
+
+def _check_finite(features: NDArray[np.float32]) -> None:
+    """A single NaN would spoil the embedding or, worse, vanish in it."""
+    # By blocks of rows: the mask of a hundred thousand patches would take as much as they do.
+    wrong = [
+        start + row
+        for start in range(0, len(features), _ROWS)
+        for row in np.flatnonzero(~np.isfinite(features[start : start + _ROWS]).all(axis=1)).tolist()
+    ]
+    if wrong:
+        raise StoreError(
+            f"{len(wrong)} of {len(features)} patches have NaN or infinity among their features, the first in row "
+            f"{wrong[0]}; make the patch features again"
+        )

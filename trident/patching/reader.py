@@ -1,8 +1,9 @@
-"""Pixels of one patch: a region of the slide, resized to the patch size."""
+"""Pixels of patches: regions of the slide, resized to the patch size."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from trident.patching.grid import ReadPlan
@@ -36,3 +37,31 @@ class PatchReader:
         """The same region before it is resized, uint8 (read_px, read_px, 3)."""
         side_px = self.plan.read_px
         return self.slide.read_region((int(x), int(y)), self.plan.level, (side_px, side_px))
+
+    def announce(self, coords: NDArray[np.int64]) -> PatchRegions:
+        """Prepare to read the regions of many patches, each once and roughly in order: faster than one by one.
+
+        Args:
+            coords: int (N, 2), x and y of each patch's corner in level-0 pixels.
+        """
+        return PatchRegions(self, coords)
+
+
+class PatchRegions:
+    """The regions of patches that were announced, not yet resized. Safe to read from several threads at once."""
+
+    def __init__(self, reader: PatchReader, coords: NDArray[np.int64]) -> None:
+        self.plan = reader.plan
+        self._reader = reader
+        self._coords = np.asarray(coords, dtype=np.int64)
+        self._announced = reader.slide.announce_regions(self.plan.level, self.plan.read_px, self._coords)
+
+    def read_into(self, index: int, out: RGBImage) -> None:
+        """Read the region of patch `index` into `out`, uint8 (read_px, read_px, 3), contiguous.
+
+        Raises:
+            UnreadableSlideError: the region does not decode.
+        """
+        if self._announced is None or not self._announced.read(index, out):
+            x, y = self._coords[index]
+            out[:] = self._reader.read_raw(x, y)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +34,15 @@ class TissueMask:
 class Segmenter(ABC):
     """Finds the tissue of a slide. One instance serves many slides; a neural one holds its model on its device."""
 
-    name: ClassVar[str]
+    name: str
     """As given to `--segmenter`."""
-    target_magnification: ClassVar[float]
+    target_magnification: float
     """Magnification at which the slide is looked at."""
+
+    @property
+    def target_mag(self) -> float:
+        """`target_magnification` under its familiar name."""
+        return self.target_magnification
 
     @abstractmethod
     def segment(self, slide: Slide, progress: Progress | None = None) -> TissueMask:
@@ -52,3 +56,7 @@ class Segmenter(ABC):
     @abstractmethod
     def recipe_settings(self) -> dict[str, str | int | float | bool | None]:
         """What shapes the mask (name, magnification, threshold, weights' digest), for the recipe of the output."""
+
+    def recipe_facts(self) -> dict[str, str]:
+        """What else is told of how the mask was made, such as the device; it is not compared."""
+        return {}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +22,8 @@ _MAX_HOLE_PX = 5000
 class OtsuSegmenter(Segmenter):
     """Two rounds of Otsu's threshold, after grey and black pixels (glass, pen, dust, beyond the slide) are whitened."""
 
-    name: ClassVar[str] = "otsu"
-    target_magnification: ClassVar[float] = 1.25
+    name = "otsu"
+    target_magnification = 1.25
 
     def segment(self, slide: Slide, progress: Progress | None = None) -> TissueMask:
         """The tissue mask of the whole slide, at 1.25x or, on a slide scanned more coarsely, at level 0.

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,13 @@ from trident.errors import MissingMppError
 from trident.slides.metadata import magnification_from_mpp
 
 RGBImage = NDArray[np.uint8]
+
+
+class AnnouncedRegions(Protocol):
+    """Square regions of one level that were all named beforehand; safe to read from several threads at once."""
+
+    def read(self, index: int, out: RGBImage) -> bool:
+        """Read region `index` into `out`, or say False: then `Slide.read_region` must read it."""
 
 
 class Slide(ABC):
@@ -78,6 +85,18 @@ class Slide(ABC):
         Raises:
             UnreadableSlideError: the region does not decode.
         """
+
+    def announce_regions(self, level: int, side_px: int, corners: NDArray[np.int64]) -> AnnouncedRegions | None:
+        """A faster way to read many squares of one size, or None where this slide has none.
+
+        Its pixels are those of `read_region`; between two pixels of a level they may differ by one grey level.
+
+        Args:
+            level: pyramid level.
+            side_px: their side in pixels of that level.
+            corners: int (N, 2), (x, y) of each one's top-left corner in level-0 pixels.
+        """
+        return None
 
     @abstractmethod
     def thumbnail(self, max_size: tuple[int, int]) -> RGBImage:

@@ -59,6 +59,10 @@ class TiledPage:
     byte_counts: NDArray[np.int64]
     has_restart_interval: bool
     """Whether the shared JPEG tables announce restart markers."""
+    jpeg_tables: bytes = b""
+    """Tables that all JPEG tiles share; empty where each carries its own."""
+    is_ycbcr: bool = True
+    """Whether JPEG tiles hold YCbCr; otherwise RGB."""
 
     @property
     def tiles_across(self) -> int:
@@ -130,6 +134,8 @@ def _tiled_page(page: tifffile.TiffPage) -> TiledPage:
         offsets=np.asarray(page.dataoffsets, dtype=np.int64),
         byte_counts=np.asarray(page.databytecounts, dtype=np.int64),
         has_restart_interval=_RESTART_INTERVAL in (page.jpegtables or b""),
+        jpeg_tables=page.jpegtables or b"",
+        is_ycbcr=page.photometric == _YCBCR,
     )
     tiles = tiled.tiles_across * -(-page.imagelength // page.tilelength)
     if tiled.offsets.shape != (tiles,) or tiled.byte_counts.shape != (tiles,):

@@ -161,7 +161,8 @@ class Stage(ABC):
         made_here = self.kind in self.context.made
         if not self.output.exists():
             if made_here:
-                return Status(Condition.MISSING, "not made yet")
+                blocked = self._blocked_by()
+                return Status(Condition.BLOCKED, blocked) if blocked else Status(Condition.MISSING, "not made yet")
             return Status(Condition.BLOCKED, f"{self.output} is missing and --task does not include {self.label}")
         try:
             found = self.read_recipe()
@@ -178,6 +179,16 @@ class Stage(ABC):
         if made_here:
             return self._redo(verdict)
         return Status(Condition.DONE, f"exists ({verdict.describe()}), used as it is")
+
+    def _blocked_by(self) -> str | None:
+        """Why this stage cannot be made: an earlier one is missing, and this run does not make it."""
+        earlier = self.needs
+        while earlier is not None and earlier.kind in self.context.made and not earlier.output.exists():
+            earlier = earlier.needs
+        if earlier is None or earlier.kind in self.context.made:
+            return None
+        status = earlier.status()
+        return None if status.done else status.why
 
     def _from_this_overwrite(self, found: Recipe | None) -> bool:
         run = self.context.overwrite_run
@@ -225,13 +236,17 @@ def slide_meta(slide: Slide) -> dict[str, Any]:
 
 
 def run_stage(
-    stage: Stage, progress: Progress | None = None, on_start: Callable[[], object] | None = None
+    stage: Stage,
+    progress: Progress | None = None,
+    on_start: Callable[[], object] | None = None,
+    on_end: Callable[[StageResult], object] | None = None,
 ) -> StageResult:
     """Run one stage unless its output is done; the output appears under its name only when it is whole.
 
     Args:
         progress: told how far the stage is.
         on_start: called when the lock is held and the work begins.
+        on_end: called with the result, still under the lock, so that whoever gets it next sees what was recorded.
 
     Raises:
         RecipeMismatchError: the output exists with other settings.
@@ -256,8 +271,10 @@ def run_stage(
         if on_start is not None:
             on_start()
         result = stage.produce(progress or _no_progress)
-    write_stage_config(stage)
-    logs.record(stage.context.layout.stage_log(stage.key), stage.source.path.name, result.message)
+        write_stage_config(stage)
+        logs.record(stage.context.layout.stage_log(stage.key), stage.source.path.name, result.message)
+        if on_end is not None:
+            on_end(result)
     logger.info("%s: %s: %s (%.1f s)", stage.source.name, stage.label, result.message, time.monotonic() - started)
     return result
 

@@ -44,14 +44,25 @@ class CoordsStage(Stage):
         source: SlideSource,
         *,
         tissue: SegmentationStage,
-        grid: GridOptions,
+        grid: GridOptions | None,
         dump: DumpOptions | None = None,
+        picture: bool = True,
         output: Path | None = None,
     ) -> None:
+        """Args:
+        grid: None where the coordinates exist already and are only used.
+        picture: draw the patches on the thumbnail.
+        """
         super().__init__(context, source, output)
         self.tissue = tissue
         self.grid = grid
         self.dump = dump
+        self.picture = picture
+
+    @classmethod
+    def given(cls, context: StageContext, source: SlideSource, output: Path | None = None) -> CoordsStage:
+        """Coordinates that exist already, whoever made them, as the input of another stage; it cannot be run."""
+        return cls(context, source, tissue=SegmentationStage.given(context, source), grid=None, output=output)
 
     def usual_output(self) -> Path:
         path = self.context.layout.coords(self.source.name)
@@ -63,6 +74,8 @@ class CoordsStage(Stage):
         return self.tissue
 
     def settings(self) -> dict[str, Any]:
+        if self.grid is None:
+            return self.mpp_settings()
         return {
             "magnification": self.grid.magnification,
             "patch_size": self.grid.patch_size_px,
@@ -94,6 +107,7 @@ class CoordsStage(Stage):
         from trident.store.atomic import atomic_path
         from trident.viz.overlays import draw_patches, save_jpeg, slide_thumbnail
 
+        assert self.grid is not None
         layout, name = self.context.layout, self.source.name
         polygons = geojson.read_tissue(self.tissue.output)
         with self.open_slide() as slide:
@@ -114,8 +128,12 @@ class CoordsStage(Stage):
                 simplify_px=geometry.simplify_level0_px,
             )
             coords = corners[kept]
-            with atomic_path(layout.coords_image(name)) as path:
-                save_jpeg(path, draw_patches(slide_thumbnail(slide), coords, geometry.side_level0_px, slide.dimensions))
+            outputs = {"coords": self.output}
+            if self.picture:
+                outputs["visualization"] = layout.coords_image(name)
+                picture = draw_patches(slide_thumbnail(slide), coords, geometry.side_level0_px, slide.dimensions)
+                with atomic_path(layout.coords_image(name)) as path:
+                    save_jpeg(path, picture)
             dumped = self._dump(slide, geometry, coords) if self.dump else None
             recipe = self.wanted_recipe(reader=slide.reader_type, level0_mpp=slide.mpp)
             h5.write_coords(self.output, coords, geometry.attributes(name, str(layout.grid_dir)), recipe)
@@ -124,7 +142,6 @@ class CoordsStage(Stage):
                 if len(coords)
                 else "no patches: " + ("no tissue" if not polygons else "no part of the grid reaches the tissue")
             )
-            outputs = {"coords": self.output, "visualization": layout.coords_image(name)}
             if dumped is not None:
                 message += f", {dumped} saved as images"
                 outputs["patch_images"] = layout.patch_images_dir(name)

@@ -49,6 +49,49 @@ class PatchFeaturesStage(Stage):
         self.load_encoder = load_encoder
         self.batch_size = batch_size
 
+    @classmethod
+    def of_model(
+        cls,
+        context: StageContext,
+        source: SlideSource,
+        encoder: PatchEncoder,
+        *,
+        settings: dict[str, Any],
+        coords: CoordsStage,
+        batch_size: int,
+        output: Path | None = None,
+    ) -> PatchFeaturesStage:
+        """The stage for an encoder that is loaded already.
+
+        Args:
+            settings: `settings_of_model` of the encoder, which may take a while to find out.
+        """
+        return cls(
+            context,
+            source,
+            coords=coords,
+            encoder_name=encoder.enc_name,
+            encoder_settings=settings,
+            load_encoder=lambda: encoder,
+            batch_size=batch_size,
+            output=output,
+        )
+
+    @classmethod
+    def given(
+        cls, context: StageContext, source: SlideSource, encoder_name: str, output: Path | None = None
+    ) -> PatchFeaturesStage:
+        """Features that exist already, whoever made them, as the input of another stage; it cannot be run."""
+        return cls(
+            context,
+            source,
+            coords=CoordsStage.given(context, source),
+            encoder_name=encoder_name,
+            encoder_settings={},
+            load_encoder=_no_encoder,
+            output=output,
+        )
+
     @property
     def key(self) -> str:
         return f"{self.kind}:{self.encoder_name}"
@@ -147,13 +190,40 @@ class SlideFeaturesStage(Stage):
         *,
         features: PatchFeaturesStage,
         encoder_name: str,
+        encoder_settings: dict[str, Any],
         load_encoder: Callable[[], SlideEncoder],
         output: Path | None = None,
     ) -> None:
+        """Args:
+        encoder_settings: what shapes the embedding beside the encoder's name (weights' digest).
+        load_encoder: called only if the stage runs.
+        """
         super().__init__(context, source, output)
+        self.encoder_settings = encoder_settings
         self.features = features
         self.encoder_name = encoder_name
         self.load_encoder = load_encoder
+
+    @classmethod
+    def of_model(
+        cls,
+        context: StageContext,
+        source: SlideSource,
+        encoder: SlideEncoder,
+        *,
+        features: PatchFeaturesStage,
+        output: Path | None = None,
+    ) -> SlideFeaturesStage:
+        """The stage for an encoder that is loaded already."""
+        return cls(
+            context,
+            source,
+            features=features,
+            encoder_name=encoder.enc_name,
+            encoder_settings={"weights_sha256": encoder.weights_sha256},
+            load_encoder=lambda: encoder,
+            output=output,
+        )
 
     @property
     def key(self) -> str:
@@ -167,7 +237,7 @@ class SlideFeaturesStage(Stage):
         return self.features
 
     def settings(self) -> dict[str, Any]:
-        return {"slide_encoder": self.encoder_name}
+        return {"slide_encoder": self.encoder_name, **self.encoder_settings}
 
     def inputs(self) -> dict[str, str]:
         return {"features": self.features.content_digest()} if self.features.output.exists() else {}
@@ -187,11 +257,13 @@ class SlideFeaturesStage(Stage):
         from trident.store import h5
 
         found = h5.read_features(self.features.output)
+        encoder = self.load_encoder()
+        self.encoder_settings = {**self.encoder_settings, "weights_sha256": encoder.weights_sha256}
         embedding = embed_slide(
             found.features,
             found.coords,
             int(found.coords_attributes.get("patch_size_level0", 0)),
-            self.load_encoder(),
+            encoder,
             self.context.device,
         )
         h5.write_slide_features(
@@ -202,7 +274,11 @@ class SlideFeaturesStage(Stage):
             name=self.source.name,
             savetodir=str(self.output.parent),
             encoder=self.encoder_name,
-            recipe=self.wanted_recipe(patch_encoder=self.features.encoder_name, device=self.context.device),
+            recipe=self.wanted_recipe(
+                patch_encoder=self.features.encoder_name,
+                precision=_precision(encoder, self.context.device),
+                device=self.context.device,
+            ),
         )
         n_patches = len(found.features)
         message = (
@@ -211,6 +287,41 @@ class SlideFeaturesStage(Stage):
         return StageResult(message, {"features": self.output})
 
 
-def _precision(encoder: PatchEncoder, device: str) -> str:
+def _precision(encoder: PatchEncoder | SlideEncoder, device: str) -> str:
     """Precision that the features are computed in: the declared one on a GPU, float32 on the CPU."""
     return str(encoder.precision).removeprefix("torch.") if device.startswith("cuda") else "float32"
+
+
+def settings_of_model(encoder: PatchEncoder) -> dict[str, Any]:
+    """What shapes the features of a loaded encoder beside its name, as a recipe states it.
+
+    Of a user's own model the weights are hashed: two models under one name must not be taken for one another.
+    """
+    from trident.encoders.patch.base import CustomInferenceEncoder
+    from trident.encoders.patch.registry import SPECS
+
+    if isinstance(encoder, CustomInferenceEncoder):
+        return {"model_sha256": _digest_of_weights(encoder)}
+    declared = SPECS.get(encoder.enc_name)
+    usual = declared is None or encoder.input_size == declared.input_size_px
+    return {
+        "patch_encoder_img_size": "usual" if usual else encoder.input_size,
+        "weights_sha256": encoder.weights_sha256,
+        **({"patch_encoder_options": dict(encoder.options)} if encoder.options else {}),
+    }
+
+
+def _digest_of_weights(encoder: PatchEncoder) -> str:
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in encoder.state_dict().items():
+        if not isinstance(tensor, torch.Tensor):  # a module's extra state, which has no bytes of its own
+            continue
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _no_encoder() -> PatchEncoder:
+    raise AssertionError("features that are given are not made")

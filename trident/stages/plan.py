@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trident.devices import device_for, restrict_visibility
 from trident.encoders.patch.registry import spec
-from trident.encoders.weights import locate
+from trident.encoders.slide import registry as slide_encoders
+from trident.encoders.weights import fetch, locate
 from trident.job import COORDS, PATCH_FEATURES, SEGMENTATION, SLIDE_FEATURES, STAGE_KINDS, Job
+from trident.segmentation.registry import removal_asked_for, removal_settings, segmenter_settings
+from trident.segmentation.spec import ARTIFACT_REMOVER
+from trident.segmentation.spec import SPECS as SEGMENTATION_MODELS
 from trident.stages import models
 from trident.stages.base import Stage, StageContext
 from trident.stages.coords import CoordsStage, DumpOptions, GridOptions
@@ -36,7 +40,41 @@ class JobStages:
             max_workers=settings.max_workers,
             overwrite_run=job.nonce or None,
         )
+        self._removal = removal_asked_for(
+            remove_artifacts=settings.remove_artifacts, remove_penmarks=settings.remove_penmarks
+        )
+        self._tissue_settings = self._segmenter_settings()
         self._encoder_settings = self._patch_encoder_settings()
+        self._slide_encoder = (
+            slide_encoders.spec(job.slide_encoder) if job.slide_encoder and job.makes(SLIDE_FEATURES) else None
+        )
+        found = locate(self._slide_encoder) if self._slide_encoder else None
+        self._slide_encoder_settings = {"weights_sha256": found.sha256 if found else None}
+
+    @property
+    def slide_encoder_has_weights(self) -> bool:
+        """Whether the slide encoder is a model that takes memory, and time to load."""
+        return self._slide_encoder is not None and bool(self._slide_encoder.filenames)
+
+    def fetch_weights(self, kinds: Collection[str]) -> None:
+        """Have the weights of these kinds of stage on this machine; what is missing is downloaded.
+
+        Raises:
+            WeightsError: they are not to be had; the message names repository and file.
+        """
+        settings = self.job.settings
+        if SEGMENTATION in kinds:
+            names = [settings.segmenter, *([ARTIFACT_REMOVER] if self._removal != "none" else [])]
+            for name in names:
+                if name in SEGMENTATION_MODELS:
+                    fetch(SEGMENTATION_MODELS[name])
+        if PATCH_FEATURES in kinds:
+            fetch(spec(self.job.patch_encoder), settings.patch_encoder_ckpt_path)
+        if SLIDE_FEATURES in kinds and self._slide_encoder is not None:
+            name = self._slide_encoder.name
+            slide_encoders.require_weights(name, trust_remote_code=settings.trust_remote_code)
+            if self._slide_encoder.repo_id is not None and not self._slide_encoder.remote_code:
+                fetch(self._slide_encoder)
 
     def all_of(self, slide: str) -> list[Stage]:
         """The stages that this job makes for one slide, in order."""
@@ -55,20 +93,18 @@ class JobStages:
 
     def _segmentation(self, source: SlideSource) -> SegmentationStage:
         settings = self.job.settings
-        neural = settings.segmenter != "otsu"
-        threshold = {"seg_conf_thresh": settings.seg_conf_thresh} if neural else {}
+        where = (self.context.device, settings.seg_batch_size or settings.batch_size, self.context.max_workers)
         return SegmentationStage(
             self.context,
             source,
-            load_segmenter=partial(
-                models.segmenter,
-                settings.segmenter,
-                settings.seg_conf_thresh,
-                self.context.device,
-                settings.seg_batch_size or settings.batch_size,
-            ),
-            segmenter_settings={"segmenter": settings.segmenter, **threshold},
+            load_segmenter=partial(models.segmenter, settings.segmenter, settings.seg_conf_thresh, *where),
+            segmenter_settings=dict(self._tissue_settings),
             keep_holes=settings.remove_holes,
+            load_artifact_remover=(
+                None
+                if self._removal == "none"
+                else partial(models.artifact_remover, self._removal == "pen marks", *where)
+            ),
         )
 
     def _coords(self, source: SlideSource) -> CoordsStage:
@@ -107,8 +143,23 @@ class JobStages:
             source,
             features=self._patch_features(source),
             encoder_name=self.job.slide_encoder,
-            load_encoder=partial(models.slide_encoder, self.job.slide_encoder, self.context.device),
+            encoder_settings=dict(self._slide_encoder_settings),
+            load_encoder=partial(
+                models.slide_encoder,
+                self.job.slide_encoder,
+                self.context.device,
+                self.job.settings.trust_remote_code,
+            ),
         )
+
+    def _segmenter_settings(self) -> dict[str, Any]:
+        settings = self.job.settings
+        # Weights are hashed only where they would be used.
+        made = self.job.makes(SEGMENTATION)
+        return {
+            **segmenter_settings(settings.segmenter, settings.seg_conf_thresh, with_digest=made),
+            **removal_settings(self._removal, with_digest=made),
+        }
 
     def _patch_encoder_settings(self) -> dict[str, Any]:
         if not self.job.makes(PATCH_FEATURES):

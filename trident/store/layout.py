@@ -9,6 +9,13 @@ PRIVATE_DIR = ".trident"
 """Folder under the job directory for our own bookkeeping (job files, guards); no downstream reader looks into it."""
 
 
+_FEATURE_LABELS = {
+    "patch_features": "feats",
+    "slide_features": "slide_features",
+    "patient_features": "patient_features",
+}
+
+
 def format_magnification(magnification: float) -> str:
     """`20.0` -> "20", `2.5` -> "2.5"."""
     return f"{magnification:g}"
@@ -94,8 +101,16 @@ class JobLayout:
         """Slide embedding (HDF5): the output of the slide-embedding stage."""
         return self.slide_features_dir(slide_encoder) / f"{slide}.h5"
 
+    def patient_features_dir(self, slide_encoder: str) -> Path:
+        """Folder of one slide encoder's patient vectors."""
+        return self.grid_dir / f"patient_features_{slide_encoder}"
+
+    def patient_features(self, patient: str, slide_encoder: str) -> Path:
+        """One vector for a patient (HDF5)."""
+        return self.patient_features_dir(slide_encoder) / f"{patient}.h5"
+
     def stage_config(self, stage: str) -> Path:
-        """Settings of a stage, by state key: `segmentation`, `coords`, `patch_features:X`, `slide_features:X`."""
+        """Settings of a stage, by state key: `segmentation`, `coords`, `patch_features:X`, …"""
         folder, label = self._stage_label(stage)
         return folder / f"_config_{label}.json"
 
@@ -110,5 +125,4 @@ class JobLayout:
             return self.job_dir, "segmentation"
         if kind == "coords":
             return self.grid_dir, "coords"
-        label = {"patch_features": "feats", "slide_features": "slide_features"}[kind]
-        return self.grid_dir, f"{label}_{encoder}"
+        return self.grid_dir, f"{_FEATURE_LABELS[kind]}_{encoder}"

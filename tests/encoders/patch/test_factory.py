@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -19,25 +18,24 @@ from torch.nn import functional as F
 
 from trident.encoders.patch.base import PatchEncoder
 from trident.encoders.patch.factory import encoder_factory
-from trident.errors import NotAvailableError, SettingsError, WeightsError
+from trident.errors import SettingsError, WeightsError
 
 MakeWeights = Callable[[str, str], Path]
 
 
 @pytest.fixture(scope="module")
-def make_weights(shared_reference: Path, shared_tools: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeWeights:
+def make_weights(
+    seeded_state: Callable[[str], dict[str, torch.Tensor]], tmp_path_factory: pytest.TempPathFactory
+) -> MakeWeights:
     """Writes a checkpoint for an encoder: seeded weights under the published names."""
-    found = spec_from_file_location("seeded_weights", shared_tools / "seeded_weights.py")
-    assert found is not None and found.loader is not None
-    seeded = module_from_spec(found)
-    found.loader.exec_module(seeded)
 
     def make(name: str, suffix: str) -> Path:
-        manifest = json.loads((shared_reference / "manifests" / "patch" / f"{name}.json").read_text())
         path = tmp_path_factory.mktemp("weights") / f"{name}{suffix}"
-        state = seeded.state_dict(manifest)
+        state = seeded_state(name)
         if suffix == ".safetensors":
             save_file(state, path)
+        elif suffix == ".pth":
+            torch.save({"state_dict": state}, path)
         else:
             torch.save(state, path)
         return path
@@ -60,6 +58,7 @@ LARGE = pytest.mark.skipif(
     [
         ("resnet50", ".safetensors"),
         ("kaiko-vits16", ".bin"),
+        ("phikon", ".pth"),
         pytest.param("uni_v1", ".safetensors", marks=LARGE),
         pytest.param("gigapath", ".bin", marks=LARGE),
     ],
@@ -99,6 +98,18 @@ def test_custom_input_size_equals_resampled_positions(shared_reference: Path, ma
     assert np.abs(_encode(encoder, image) - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
+def test_options_and_custom_size(shared_reference: Path, make_weights: MakeWeights) -> None:
+    image = Image.open(shared_reference / "patch512.png").convert("RGB")
+    weights = make_weights("h0-mini", ".bin")
+    encoder = encoder_factory("h0-mini", weights_path=weights, return_type="cls+mean", img_size=280)
+    assert encoder.options == {"return_type": "cls+mean"}
+    assert (encoder.embedding_dim, encoder.input_size) == (1536, 280)
+    assert encoder.eval_transforms(image).shape == (3, 280, 280)
+    joined = _encode(encoder, image)
+    assert joined.shape == (1, 1536)
+    assert np.isfinite(joined).all()
+
+
 def test_weights_of_another_encoder(make_weights: MakeWeights) -> None:
     weights = make_weights("kaiko-vits16", ".safetensors")
     with pytest.raises(WeightsError) as caught:
@@ -129,7 +140,16 @@ def test_stain_stats_needs_nothing() -> None:
         ("uni_v1", {"with_proj": True}, SettingsError, "uni_v1 has no option with_proj"),
         ("uni_v1", {"weights_path": "/nowhere/uni.bin"}, WeightsError, "/nowhere/uni.bin: no such file"),
         ("stain-stats", {"weights_path": "/nowhere/uni.bin"}, SettingsError, "stain-stats has no weights"),
-        ("virchow", {}, NotAvailableError, "virchow is not available in this version"),
+        ("phikon", {"img_size": 448}, SettingsError, "it was published for an input of 224 px only"),
+        ("gpfm", {"img_size": 225}, SettingsError, "token size, 14 px; try 224 or 238"),
+        ("virchow", {"with_proj": 1}, SettingsError, "its options are weights_path, img_size, return_cls"),
+        (
+            "virchow",
+            {"return_cls": 1},
+            SettingsError,
+            "return_cls=1 of patch encoder virchow is not one of False, ",
+        ),
+        ("h0-mini", {"return_type": "mean"}, SettingsError, "'mean' of patch encoder h0-mini is not one of 'cls', "),
         ("unl_v1", {}, SettingsError, "did you mean uni_v1?"),
     ],
 )

@@ -1,55 +1,86 @@
-"""trident/encoders/slide/factory.py and mean.py: the mean over patches."""
+"""trident/encoders/slide/factory.py: names, options, freezing, and where weights come from."""
 
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from trident.encoders import weights
 from trident.encoders.slide.factory import encoder_factory
 from trident.encoders.slide.registry import AVAILABLE_SLIDE_ENCODERS
-from trident.errors import NotAvailableError, SettingsError
+from trident.errors import NotAvailableError, SettingsError, WeightsError
+
+SeededState = Callable[[str], dict[str, Tensor]]
 
 
-def test_stored_output(shared_reference: Path) -> None:
-    case = json.loads((shared_reference / "expected" / "slide" / "index.json").read_text())["mean-conch_v15"]
-    expected = np.load(shared_reference / "expected" / "slide" / "mean-conch_v15.npy")
-    generator = np.random.Generator(np.random.PCG64(0))
-    features = generator.standard_normal((1, case["n"], case["dim_in"])).astype(np.float32) * 0.5
-    got = encoder_factory("mean-conch_v15")({"features": torch.from_numpy(features)}).numpy()
-    assert got.shape == (1, case["dim_in"])
-    assert np.linalg.norm(got[0] - expected.ravel()) <= 5e-5 * np.linalg.norm(expected)
-
-
-def test_shapes_and_types() -> None:
-    encoder = encoder_factory("mean-uni_v1")
-    features = torch.rand(5, 1024).half()
-    assert encoder({"features": features}).shape == (1024,)
-    assert encoder({"features": features.unsqueeze(0)}, "cpu").shape == (1, 1024)
-    assert encoder({"features": features}).dtype is torch.float32
-    assert (encoder.embedding_dim, encoder.weights_sha256, encoder.training) == (1024, None, False)
-
-
-def test_no_patches_give_zeros() -> None:
-    got = encoder_factory("mean-resnet50")({"features": torch.empty(1, 0, 1024)})
-    assert torch.equal(got, torch.zeros(1, 1024))
-
-
-@pytest.mark.parametrize("name", AVAILABLE_SLIDE_ENCODERS)
-def test_every_available_name_builds(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in AVAILABLE_SLIDE_ENCODERS if name.startswith("mean-")])
+def test_every_mean_builds(name: str) -> None:
     assert encoder_factory(name).enc_name == name
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_freeze(freeze: bool, seeded_file: Callable[[str], Path]) -> None:
+    encoder = encoder_factory("feather", weights_path=seeded_file("feather"), freeze=freeze)
+    assert encoder.training is not freeze
+    assert {parameter.requires_grad for parameter in encoder.parameters()} == {not freeze}
+    if not freeze:
+        encoder({"features": torch.randn(1, 9, 768)}).sum().backward()
+        assert all(parameter.grad is not None for parameter in encoder.parameters())
+
+
+def test_weights_of_the_registry(
+    seeded_file: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = seeded_file("chief")
+    (tmp_path / "local.json").write_text(json.dumps({"slide": {"chief": path.name}}))
+    monkeypatch.setenv(weights.LOCAL_CKPTS_ENV, str(tmp_path / "local.json"))
+    assert encoder_factory("chief").weights_sha256 == weights.sha256_of(path)
+
+
+@pytest.mark.parametrize("config", ["{}", '{"n_heads": 8}', None])
+def test_files_beside_downloaded_weights_are_fetched(
+    config: str | None,
+    seeded_state: SeededState,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    torch.save(seeded_state("madeleine"), tmp_path / "model.pt")
+
+    def from_hub(source: weights.WeightsSource, weights_path: object = None) -> weights.WeightsFile:
+        path = tmp_path / source.filenames[0]
+        if not path.exists():
+            if config is None:
+                raise WeightsError("the hub cannot be reached")
+            path.write_text(config)
+        return weights.WeightsFile(path, "hub")
+
+    monkeypatch.setattr(weights, "fetch", from_hub)
+    if config and "n_heads" in config:
+        with pytest.raises(WeightsError, match="n_heads is 8 instead of 4"):
+            encoder_factory("madeleine")
+        return
+    with caplog.at_level(logging.WARNING):
+        assert encoder_factory("madeleine").weights_sha256 == weights.sha256_of(tmp_path / "model.pt")
+    assert ("going on without model_config.json: the hub cannot be reached" in caplog.text) is (config is None)
 
 
 @pytest.mark.parametrize(
     ("name", "options", "error", "expected"),
     [
-        ("titan", {}, NotAvailableError, "not available"),
+        ("threads", {}, NotAvailableError, "neither its code nor its weights are published"),
+        ("chief", {}, WeightsError, "download CHIEF_pretraining.pth from the Google Drive folder that the README"),
         ("mean-uni", {}, SettingsError, "did you mean"),
         ("mean-uni_v1", {"weights_path": "w.bin"}, SettingsError, "has no weights"),
-        ("mean-uni_v1", {"heads": 2}, SettingsError, "no option heads"),
+        ("mean-uni_v1", {"heads": 2}, SettingsError, "no option heads; its options are weights_path, freeze"),
+        ("titan", {"trust_remote_code": True}, SettingsError, "titan has no option trust_remote_code"),
+        ("feather", {"weights_path": "/nowhere/w.pth"}, WeightsError, "/nowhere/w.pth: no such file"),
     ],
 )
 def test_refused(name: str, options: dict[str, object], error: type[Exception], expected: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ class PatchEncoder(nn.Module):
     """Digest of the weights file; None where there is none or it is not known."""
     input_size: int | None
     """Side in pixels of the network's input, as `eval_transforms` makes it; None: any."""
+    options: Mapping[str, object]
+    """The encoder's own options, complete, as they shape its features; empty where it has none."""
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class PatchEncoder(nn.Module):
         embedding_dim: int | None,
         weights_sha256: str | None = None,
         input_size: int | None = None,
+        options: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__()
         self.enc_name = enc_name
@@ -46,6 +50,7 @@ class PatchEncoder(nn.Module):
         self.precision = precision
         self.weights_sha256 = weights_sha256
         self.input_size = input_size
+        self.options = dict(options or {})
         self._embedding_dim = embedding_dim
 
     @property

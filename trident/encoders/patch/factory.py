@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trident.encoders import weights
+from trident.encoders.patch import plugins
 from trident.encoders.patch.registry import PatchEncoderSpec, spec
-from trident.encoders.patch.transforms import build_transform
+from trident.encoders.patch.transforms import Transform, build_transform
 from trident.errors import SettingsError, WeightsError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from trident.encoders.patch.base import PatchEncoder
 
 
@@ -23,12 +22,14 @@ def encoder_factory(
     """The patch encoder `name` with its weights, on the CPU, in evaluation mode.
 
     Args:
-        name: one of `AVAILABLE_PATCH_ENCODERS`.
+        name: one of `AVAILABLE_PATCH_ENCODERS`, `timm/<model>` for any model of timm, or the name of an installed
+            plugin.
         weights_path: weights file, or the folder that holds it; None looks in the registry of local weights, then on
             the hub.
         img_size: custom side in pixels of the network's input, for encoders that allow one: the patch's shorter side
             is resized to it.
-        kwargs: refused; there is no further option.
+        kwargs: the options that this encoder's declaration lists, such as `return_cls` of virchow. A plugin gets
+            whatever is given.
 
     Raises:
         SettingsError: unknown name or option, or an input size that the encoder cannot take.
@@ -36,26 +37,28 @@ def encoder_factory(
         WeightsError: the weights are missing, damaged or those of another model.
     """
     declared = spec(name)
-    if kwargs:
-        raise SettingsError(
-            f"patch encoder {name} has no option {', '.join(sorted(kwargs))}; its options are weights_path, img_size"
-        )
+    if declared.plugin:
+        return plugins.build(declared, weights_path=weights_path, img_size=img_size, **kwargs)
+    options = declared.resolve_options(kwargs)
     _check_img_size(declared, img_size)
     found = weights.fetch(declared, weights_path)
+    if found is None and declared.filenames:
+        raise WeightsError(f"{name}: its weights are not published on the hub; give a file as weights_path")
 
     import torch
 
     from trident.encoders.patch.base import PatchEncoder
 
-    transform = declared.transform if img_size is None else declared.transform.at_size(img_size)
+    model = _function(declared.builder)(declared, None if found is None else found.path, **options)
     encoder = PatchEncoder(
         declared.name,
-        _BUILDERS[declared.builder](declared, found),
-        build_transform(transform),
+        model,
+        _transform(declared, img_size),
         getattr(torch, declared.precision),
-        embedding_dim=declared.embedding_dim,
+        embedding_dim=declared.embedding_dim_for(options),
         weights_sha256=None if found is None else found.sha256,
         input_size=declared.input_size_px if img_size is None else img_size,
+        options=options,
     )
     return encoder.eval().requires_grad_(False)
 
@@ -79,22 +82,15 @@ def _check_img_size(declared: PatchEncoderSpec, img_size: int | None) -> None:
         )
 
 
-def _build_timm(declared: PatchEncoderSpec, found: weights.WeightsFile | None) -> nn.Module:
-    from trident.encoders.patch.timm_models import build
-
-    if found is None:
-        raise WeightsError(f"patch encoder {declared.name} needs weights, and its declaration names none; report this")
-    return build(declared, found.path)
-
-
-def _build_stain_stats(_declared: PatchEncoderSpec, _found: weights.WeightsFile | None) -> nn.Module:
-    from trident.encoders.patch.stats import StainStatistics
-
-    return StainStatistics()
+def _transform(declared: PatchEncoderSpec, img_size: int | None) -> Transform:
+    transform = declared.transform if img_size is None else declared.transform.at_size(img_size)
+    if not declared.transform_builder:
+        return build_transform(transform)
+    built: Transform = _function(declared.transform_builder)(transform)
+    return built
 
 
-_BUILDERS: dict[str, Callable[[PatchEncoderSpec, weights.WeightsFile | None], nn.Module]] = {
-    "timm": _build_timm,
-    "stain-stats": _build_stain_stats,
-}
-"""How the network of each kind of declaration is made."""
+def _function(place: str) -> Any:
+    """The function that `module:function` names."""
+    module, _, function = place.partition(":")
+    return getattr(import_module(module), function)

@@ -10,9 +10,13 @@ Quantitative Cytology and Histology 23(4), 2001, whose stain colours are used).
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from trident.encoders.patch.spec import PatchEncoderSpec
 
 _CHANNELS = ("red", "green", "blue", "hematoxylin", "eosin", "residual")
 _SCALES_PX = (2, 4, 8, 16)
@@ -204,3 +208,8 @@ def _entropy(channel: Tensor) -> Tensor:
     share = counts / bins.shape[1]
     entropy = -(share * (share + 1e-12).log2()).sum(dim=1, keepdim=True)
     return (entropy / torch.tensor(float(_ENTROPY_BINS)).log2()).clamp(min=0.0)
+
+
+def build(_spec: PatchEncoderSpec, _weights: Path | None) -> StainStatistics:
+    """The encoder as its declaration asks for it; there are no weights."""
+    return StainStatistics()

@@ -26,7 +26,9 @@ def build_transform(transform: TransformSpec) -> Transform:
     steps: list[Transform | Callable[[Image], Image]] = []
     if transform.resize_px is not None:
         interpolation = transforms.InterpolationMode(transform.interpolation)
-        steps.append(transforms.Resize(transform.resize_px, interpolation=interpolation, antialias=True))
+        # One number resizes the shorter side and keeps the aspect; two stretch.
+        size_px = transform.resize_px if transform.keep_aspect else (transform.resize_px, transform.resize_px)
+        steps.append(transforms.Resize(size_px, interpolation=interpolation, antialias=True))
     if transform.crop_px is not None:
         steps.append(transforms.CenterCrop(transform.crop_px))
     steps.append(transforms.ToTensor())

@@ -2,40 +2,77 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trident.encoders.patch.registry import SPECS
-from trident.encoders.slide.registry import check_available, required_patch_encoder
-from trident.errors import SettingsError
+from trident.encoders import weights
+from trident.encoders.slide.registry import missing_weights, spec
+from trident.encoders.slide.spec import SlideEncoderSpec
+from trident.errors import SettingsError, WeightsError
 
 if TYPE_CHECKING:
     from trident.encoders.slide.base import SlideEncoder
 
+logger = logging.getLogger(__name__)
 
-def encoder_factory(name: str, *, weights_path: Path | str | None = None, **kwargs: object) -> SlideEncoder:
-    """The slide encoder `name`, on the CPU, in evaluation mode.
+
+def encoder_factory(
+    name: str, *, weights_path: Path | str | None = None, freeze: bool = True, **kwargs: object
+) -> SlideEncoder:
+    """The slide encoder `name` with its weights, float32, on the CPU.
 
     Args:
         name: one of `AVAILABLE_SLIDE_ENCODERS`.
-        weights_path: weights file, for encoders that have weights.
-        kwargs: refused; there is no further option.
+        weights_path: weights file, or the folder that holds it; None looks in the registry of local weights, then on
+            the hub.
+        freeze: True for inference (evaluation mode, no gradients); False for training (training mode, gradients).
+        kwargs: the options that the encoder's declaration names, such as `n_heads` of abmil.
 
     Raises:
         SettingsError: unknown name or option, or a path for an encoder without weights.
-        NotAvailableError: a known encoder that this version does not have.
+        NotAvailableError: an encoder that nobody can run.
+        WeightsError: the weights are missing, damaged or those of another model.
     """
-    check_available(name)
-    if kwargs:
-        raise SettingsError(
-            f"slide encoder {name} has no option {', '.join(sorted(kwargs))}; its option is weights_path"
-        )
-    if weights_path is not None:
-        raise SettingsError(f"{name} has no weights, so it cannot load {weights_path}; leave the path out")
+    declared = replace(spec(name), name=name)  # an older spelling stays the name of its outputs
+    unknown = sorted(kwargs.keys() - set(declared.options))
+    if unknown:
+        options = ", ".join(("weights_path", "freeze", *declared.options))
+        raise SettingsError(f"slide encoder {name} has no option {', '.join(unknown)}; its options are {options}")
+    found = _find(declared, weights_path)
+    encoder = _builder(declared)(declared, None if found is None else found.path, **kwargs)
+    if found is not None:
+        encoder.weights_sha256 = found.sha256
+    return encoder.train(not freeze).requires_grad_(not freeze)
 
-    from trident.encoders.slide.mean import MeanSlideEncoder
 
-    declared = SPECS.get(required_patch_encoder(name))
-    encoder = MeanSlideEncoder(name, None if declared is None else declared.embedding_dim)
-    encoder.eval()
-    return encoder
+def _find(declared: SlideEncoderSpec, weights_path: Path | str | None) -> weights.WeightsFile | None:
+    """The weights, downloaded if need be; None where the encoder has none, may do without, or fetches its own code."""
+    if declared.remote_code:
+        found = weights.locate(declared, weights_path)
+        # What lies in the hub's cache is of whichever revision was looked at last.
+        return None if found is None or found.origin == "hub" else found
+    found = weights.fetch(declared, weights_path)
+    if found is None and declared.filenames and not declared.weights_optional:
+        raise missing_weights(declared)
+    if found is not None and found.origin == "hub":
+        _fetch_companions(declared)
+    return found
+
+
+def _fetch_companions(declared: SlideEncoderSpec) -> None:
+    """Lay the files that belong to the weights beside them; without them the builder checks less."""
+    for filename in declared.companions:
+        try:
+            weights.fetch(replace(declared, filenames=(filename,)))
+        except WeightsError as error:
+            logger.warning("%s: going on without %s: %s", declared.name, filename, error)
+
+
+def _builder(declared: SlideEncoderSpec) -> Callable[..., SlideEncoder]:
+    module, _, function = declared.builder.partition(":")
+    builder: Callable[..., SlideEncoder] = getattr(import_module(module), function)
+    return builder

@@ -1,0 +1,258 @@
+"""Patches per second from the slide file to the network's normalised input: the plain way against the project's own.
+
+The plain way is OpenSlide's `read_region`, alpha dropped, PIL's bicubic resize, torchvision's transform, in the forked
+workers of a DataLoader. Ours is `PatchBatches`: the reading threads and the `finish` of the feature loop, without an
+encoder. Both work on the same patches of tissue, in the same order, with as many workers as there are cores; their
+batches are compared first. They take turns within each round, and so do two measures of what cannot be beaten:
+libjpeg-turbo and cuCIM decoding the same tiles or regions on all cores, and nothing else.
+
+    python benchmarks/bench_data_path.py --slide slide.svs --mag 20 10 --patch-size 256 512 --overlap 0 64
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import openslide
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from trident.errors import TridentError
+from trident.features.patch_batches import PatchBatches
+from trident.features.threads import default_workers, single_core_threads
+from trident.patching.grid import PatchGeometry, ReadPlan, plan_read
+from trident.patching.reader import PatchReader
+from trident.slides.registry import open_slide
+
+MIN_ROUNDS = 5
+BATCH_SIZE = 64
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+PACKAGES = ("torch", "torchvision", "openslide-bin", "cucim-cu13", "simplejpeg", "opencv-python-headless", "pillow")
+
+Coords = NDArray[np.int64]
+Transform = Callable[[Image.Image], torch.Tensor]
+
+
+class PlainPatches(Dataset[torch.Tensor]):
+    """Patches as a straightforward pipeline makes them."""
+
+    def __init__(self, slide_path: Path, plan: ReadPlan, coords: Coords, transform: Transform) -> None:
+        self._path, self._plan, self._coords, self._transform = slide_path, plan, coords, transform
+        self._slide: openslide.OpenSlide | None = None
+
+    def __len__(self) -> int:
+        return len(self._coords)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if self._slide is None:  # one handle in each worker
+            self._slide = openslide.OpenSlide(self._path)
+        read_px, patch_px = self._plan.read_px, self._plan.patch_size_px
+        x, y = self._coords[index].tolist()
+        patch = self._slide.read_region((x, y), self._plan.level, (read_px, read_px)).convert("RGB")
+        return self._transform(patch.resize((patch_px, patch_px), Image.Resampling.BICUBIC))
+
+
+def plain_batches(
+    slide_path: Path, plan: ReadPlan, coords: Coords, transform: Transform, workers: int
+) -> Iterator[torch.Tensor]:
+    patches = PlainPatches(slide_path, plan, coords, transform)
+    yield from DataLoader(patches, batch_size=BATCH_SIZE, num_workers=workers, multiprocessing_context="fork")
+
+
+def our_batches(
+    slide_path: Path, plan: ReadPlan, coords: Coords, transform: Transform, workers: int
+) -> Iterator[torch.Tensor]:
+    with (
+        open_slide(slide_path) as slide,
+        PatchBatches(
+            PatchReader(slide, plan),
+            coords,
+            transform,
+            batch_size=BATCH_SIZE,
+            workers=workers,
+            pinned=False,
+            max_unreadable_share=0.0,
+        ) as batches,
+        single_core_threads(workers, "finish") as finishers,
+    ):
+        # As the feature loop does on a CPU: the parts of a batch, each in a thread of its own.
+        for batch in batches:
+            yield from finishers.map(batches.finish, torch.tensor_split(batch.pixels, workers))
+            batches.release(batch)
+
+
+def decode_tiles(slide_path: Path, plan: ReadPlan, coords: Coords, workers: int) -> None:
+    """Every tile under the patches, once, by libjpeg-turbo."""
+    from trident.slides.cucim import CuCimSlide
+    from trident.slides.jpeg_tiles import JpegTiles, jpeg_decoder
+    from trident.slides.tile_regions import TileRegions
+
+    with open_slide(slide_path) as slide:
+        decoder = jpeg_decoder()
+        if decoder is None or not isinstance(slide, CuCimSlide):
+            raise SystemExit("libjpeg-turbo alone can be timed with simplejpeg and a slide of JPEG tiles only")
+        tiles = JpegTiles(slide.path, slide.level_pages[plan.level], decoder)
+        regions = TileRegions(tiles, slide.level_downsamples[plan.level], plan.read_px, coords)
+        needed = np.flatnonzero(regions.uses())
+
+        def decode(part: NDArray[np.int64]) -> None:
+            out = np.empty((tiles.tile_size[1], tiles.tile_size[0], 3), dtype=np.uint8)
+            for index in part.tolist():
+                tiles.decode(index, out)
+
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(decode, np.array_split(needed, workers)))
+
+
+def decode_regions(slide_path: Path, plan: ReadPlan, coords: Coords, workers: int) -> None:
+    """Every patch's region by cuCIM."""
+    from trident.slides.eligibility import import_cucim
+
+    image = import_cucim().CuImage(str(slide_path))
+    side = (plan.read_px, plan.read_px)
+
+    def decode(part: Coords) -> None:
+        for x, y in part.tolist():
+            np.asarray(image.read_region((x, y), side, plan.level))
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(decode, np.array_split(coords, workers)))
+
+
+def tissue_patches(
+    slide_path: Path, mag: float, patch_size_px: int, overlap_px: int, limit: int
+) -> tuple[Coords, ReadPlan]:
+    """At most `limit` neighbouring patches of coloured areas from the middle of the slide, row by row."""
+    with open_slide(slide_path) as slide:
+        geometry = PatchGeometry(patch_size_px, overlap_px, mag, slide.magnification, *slide.dimensions)
+        plan = plan_read(geometry, slide.level_downsamples)
+        thumbnail = slide.thumbnail((1000, 1000))
+        scale = thumbnail.shape[1] / slide.dimensions[0]
+    coloured = cv2.cvtColor(thumbnail, cv2.COLOR_RGB2HSV)[..., 1] > 20
+    corners = geometry.corners()
+    corners = corners[(corners + geometry.side_level0_px < np.array(slide.dimensions)).all(axis=1)]
+    middles = ((corners + geometry.side_level0_px // 2) * scale).astype(int)
+    corners = corners[coloured[middles[:, 1], middles[:, 0]]]
+    first = max(0, (len(corners) - limit) // 2)
+    return corners[first : first + limit], plan
+
+
+def largest_difference(plain: Iterator[torch.Tensor], ours: Iterator[torch.Tensor]) -> float:
+    """Largest difference of two pixels, in grey levels."""
+    std = torch.tensor(IMAGENET[1]).view(1, 3, 1, 1)
+    return max(float(((first - second) * std * 255).abs().max()) for first, second in zip(plain, ours, strict=True))
+
+
+def run_case(slide_path: Path, coords: Coords, plan: ReadPlan, rounds: int, workers: int) -> dict[str, Any]:
+    """Time all ways in turns."""
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(*IMAGENET)])
+    arguments = slide_path, plan, coords
+
+    def consume(batches: Iterator[torch.Tensor]) -> None:
+        for _ in batches:
+            pass
+
+    ways: dict[str, Callable[[], None]] = {
+        "plain": lambda: consume(plain_batches(*arguments, transform, workers)),
+        "ours": lambda: consume(our_batches(*arguments, transform, workers)),
+        "ours_1_core": lambda: consume(our_batches(*arguments, transform, 1)),
+        "libjpeg_turbo": lambda: decode_tiles(*arguments, workers),
+        "cucim": lambda: decode_regions(*arguments, workers),
+    }
+    few = coords[:: max(1, len(coords) // 100)]
+    worst = largest_difference(
+        plain_batches(slide_path, plan, few, transform, workers), our_batches(slide_path, plan, few, transform, 1)
+    )
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    for turn in range(rounds + 1):
+        for way in ways if turn % 2 else reversed(ways):
+            started = time.perf_counter()
+            ways[way]()
+            if turn:  # the first warms the file cache and the libraries
+                rates[way].append(len(coords) / (time.perf_counter() - started))
+    medians = {way: statistics.median(values) for way, values in rates.items()}
+    return {
+        "slide": slide_path.name,
+        "patches": len(coords),
+        "patch_size_px": plan.patch_size_px,
+        "level": plan.level,
+        "read_px": plan.read_px,
+        "largest_grey_level_difference": round(worst, 3),
+        "patches_per_s": {way: [round(value, 1) for value in values] for way, values in rates.items()},
+        "median_patches_per_s": {way: round(value, 1) for way, value in medians.items()},
+        "ratio_to_plain": round(medians["ours"] / medians["plain"], 2),
+        "share_of_libjpeg_turbo": round(medians["ours"] / medians["libjpeg_turbo"], 2),
+        "share_of_cucim": round(medians["ours"] / medians["cucim"], 2),
+        "scaling": round(medians["ours"] / medians["ours_1_core"], 2),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Where and with what the figures were made."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version(), **versions}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse options, run every case, print a table and write JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--slide", type=Path, required=True, nargs="+", help="slides of JPEG tiles")
+    parser.add_argument("--mag", type=float, nargs="+", default=[20.0], help="magnifications (default: 20)")
+    parser.add_argument("--patch-size", type=int, nargs="+", default=[256], help="patch sides in pixels (default: 256)")
+    parser.add_argument("--overlap", type=int, nargs="+", default=[0], help="overlaps in pixels (default: 0)")
+    parser.add_argument("--patches", type=int, default=512, help="most patches a round (default: 512)")
+    parser.add_argument("--rounds", type=int, default=MIN_ROUNDS, help=f"timed rounds, at least {MIN_ROUNDS}")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    options = parser.parse_args(argv)
+    if options.rounds < MIN_ROUNDS or options.patches < 1:
+        parser.error(f"--rounds must be at least {MIN_ROUNDS} and --patches at least 1")
+    workers = default_workers()
+    torch.set_num_threads(1)
+    print(f"{'slide, magnification, patch, overlap':44} plain  ours  x    libjpeg  %  cuCIM   %  scaling diff  MB")
+    cases = []
+    for slide_path in options.slide:
+        for mag in options.mag:
+            for patch_size_px in options.patch_size:
+                for overlap_px in options.overlap:
+                    try:
+                        coords, plan = tissue_patches(slide_path, mag, patch_size_px, overlap_px, options.patches)
+                    except TridentError as error:
+                        print(f"error: {error}", file=sys.stderr)
+                        return 2
+                    case = run_case(slide_path, coords, plan, options.rounds, workers)
+                    cases.append({"magnification": mag, "overlap_px": overlap_px, **case})
+                    rate = case["median_patches_per_s"]
+                    label = f"{slide_path.name} {mag:g}x {patch_size_px} {overlap_px} (level {plan.level})"
+                    print(
+                        f"{label:44} {rate['plain']:5.0f} {rate['ours']:5.0f} {case['ratio_to_plain']:4.1f} "
+                        f"{rate['libjpeg_turbo']:6.0f} {case['share_of_libjpeg_turbo']:4.0%} {rate['cucim']:6.0f} "
+                        f"{case['share_of_cucim']:5.0%} {case['scaling']:5.2f} "
+                        f"{case['largest_grey_level_difference']:5.2f} {case['peak_memory_mb']:5}",
+                        flush=True,
+                    )
+    if options.json is not None:
+        result = {"machine": machine(), "workers": workers, "rounds": options.rounds, "cases": cases}
+        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

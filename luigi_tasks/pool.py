@@ -1,0 +1,134 @@
+"""PoolPatients: one vector a patient, from slides whose features are there."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache, partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, get_args
+
+import luigi
+
+from luigi_tasks.jobs import new_run_id, usage_errors
+from luigi_tasks.options import OptionParameter, option_parameters
+from trident import log
+from trident.devices import device_for, restrict_visibility
+from trident.errors import CohortError, SettingsError, TridentError
+from trident.job import Job
+from trident.patients import read_patients
+from trident.settings import load_settings
+from trident.stages import models
+from trident.stages.base import StageContext, StageResult, run_stage
+from trident.stages.patient import PATIENT_FEATURES, PatientStage, Pooling
+from trident.stages.tracking import describe_error
+
+logger = logging.getLogger(__name__)
+
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+OPTIONS = (
+    "job_dir",
+    "slide_encoder",
+    "mag",
+    "patch_size",
+    "overlap",
+    "coords_dir",
+    "gpu",
+    "gpus",
+    "skip_errors",
+    "overwrite",
+    "trust_remote_code",
+)
+"""Options of the settings that pooling has."""
+
+
+class PoolPatients(luigi.Task):
+    """Pool the slides of each patient into one vector."""
+
+    patients = OptionParameter(description="CSV with the columns `patient` and `wsi`.", identity=True)
+    pooling = OptionParameter(
+        description="`mean` of the slide embeddings (default), or `early`: all patches of a patient's slides go through the slide "
+        "encoder together.",
+        identity=True,
+    )
+    failed: int | None = None
+    """How many patients failed, once the task has run."""
+    _ended = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        with usage_errors():
+            self.stages = _stages(
+                tuple(sorted((name, value) for name, value in self.param_kwargs.items() if value is not None))
+            )
+
+    def complete(self) -> bool:
+        """Whether every patient's vector is there, made from the features as they are now."""
+        return self._ended or all(stage.status().done for stage in self.stages)
+
+    def run(self) -> None:
+        """Pool what is not done.
+
+        Raises:
+            CohortError: some patient failed.
+        """
+        log.configure()
+        failures = []
+        for stage in self.stages:
+            try:
+                result: StageResult = run_stage(stage)
+            except TridentError as error:
+                failures.append(describe_error(error))
+                logger.error("%s: %s", stage.source.name, failures[-1])
+                if not self.param_kwargs.get("skip_errors"):
+                    break
+                continue
+            if result.skipped:
+                logger.info("%s: %s", stage.source.name, result.message)
+        self.failed = len(failures)
+        self._ended = not failures
+        if failures:
+            raise CohortError(f"{len(failures)} of {len(self.stages)} patients failed (first: {failures[0]})")
+
+
+for _name in OPTIONS:
+    setattr(PoolPatients, _name, option_parameters()[_name])
+
+
+@lru_cache(maxsize=4)
+def _stages(given: tuple[tuple[str, Any], ...]) -> list[PatientStage]:
+    values = dict(given)
+    patients, pooling = values.pop("patients", None), values.pop("pooling", None) or "mean"
+    if patients is None:
+        raise SettingsError("--patients is required: a CSV with the columns `patient` and `wsi`")
+    chosen = next((one for one in POOLINGS if one == pooling), None)
+    if chosen is None:
+        raise SettingsError(f"--pooling {pooling}: choose one of {', '.join(POOLINGS)}")
+    settings = load_settings(**values)
+    if settings.slide_encoder is None:
+        raise SettingsError(
+            "--slide_encoder is required: the one whose slide embeddings, or patch features, are pooled"
+        )
+    settings = settings.model_copy(update={"job_dir": settings.job_dir.expanduser().absolute()})
+    restrict_visibility(settings.device_index)
+    job = Job(settings, MappingProxyType({}), kinds=())
+    assert job.slide_encoder is not None
+    device = device_for(settings.device_index)
+    context = StageContext(
+        layout=job.layout,
+        made=frozenset({PATIENT_FEATURES}),
+        device=device,
+        overwrite_run=new_run_id() if settings.overwrite else None,
+    )
+    return [
+        PatientStage(
+            context,
+            patient,
+            slides,
+            pooling=chosen,
+            slide_encoder=job.slide_encoder,
+            patch_encoder=job.patch_encoder,
+            load_encoder=partial(models.slide_encoder, job.slide_encoder, device, settings.trust_remote_code),
+        )
+        for patient, slides in read_patients(Path(patients)).items()
+    ]

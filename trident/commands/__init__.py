@@ -1,0 +1,1 @@
+"""Commands of `trident` beside the pipeline itself."""

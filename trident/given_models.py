@@ -1,0 +1,92 @@
+"""Models that a caller of the Python interface hands over: are they what they should be, and where do they compute."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from trident.errors import NotAvailableError, SettingsError
+
+if TYPE_CHECKING:
+    import torch
+
+    from trident.segmentation.base import Segmenter
+
+logger = logging.getLogger(__name__)
+
+USUAL_SEGMENTATION_MAG = 10
+"""TRIDENT's default for a segmenter's magnification: with it, nobody has asked for one."""
+
+
+def usable_device(device: str | torch.device) -> str:
+    """The torch name of the device to compute on: the CPU, with a warning, where a GPU is asked for and there is none.
+
+    Raises:
+        SettingsError: torch knows no such device, or there are fewer GPUs.
+    """
+    name = str(device)
+    if name == "cpu":  # without torch, which takes seconds to load
+        return name
+    import torch
+
+    try:
+        wanted = torch.device(name)
+    except RuntimeError as error:
+        raise SettingsError(f"device {name!r} is unknown; give for example cpu, cuda or cuda:1") from error
+    if wanted.type != "cuda":
+        return name
+    if not torch.cuda.is_available():
+        logger.warning("device %s: torch finds no GPU here, so the CPU computes", name)
+        return "cpu"
+    if wanted.index is not None and wanted.index >= torch.cuda.device_count():
+        raise SettingsError(f"device {name}: there are {torch.cuda.device_count()} GPUs, counted from 0")
+    return name
+
+
+def place_segmenter(segmenter: Segmenter, target_mag: float, device: str | torch.device) -> None:
+    """Move a neural segmenter to its device, and say where a magnification was asked for that it does not use."""
+    if target_mag not in (USUAL_SEGMENTATION_MAG, segmenter.target_magnification):
+        logger.warning(
+            "segmenter %s looks at slides at %gx; the %gx that were asked for are not used",
+            segmenter.name,
+            segmenter.target_magnification,
+            target_mag,
+        )
+    move = getattr(segmenter, "to", None)
+    if move is not None:
+        move(usable_device(device))
+
+
+def check_saveas(saveas: str) -> None:
+    """Raise NotAvailableError unless features are to be saved as HDF5."""
+    if saveas != "h5":
+        raise NotAvailableError(f"features are saved as h5 in this version, not as {saveas!r}; leave saveas out")
+
+
+def check_patch_encoder(encoder: object) -> None:
+    """Raise SettingsError unless `encoder` is a patch encoder whose name can name files."""
+    from trident.encoders.patch.base import PatchEncoder
+
+    if not isinstance(encoder, PatchEncoder):
+        raise SettingsError(
+            f"a {type(encoder).__name__} is no patch encoder; wrap a model of your own in "
+            "trident.patch_encoder_models.CustomInferenceEncoder"
+        )
+    _check_file_name(encoder.enc_name)
+
+
+def check_slide_encoder(encoder: object) -> None:
+    """Raise SettingsError unless `encoder` is a slide encoder whose name can name files."""
+    from trident.encoders.slide.base import SlideEncoder
+
+    if not isinstance(encoder, SlideEncoder):
+        raise SettingsError(
+            f"a {type(encoder).__name__} is no slide encoder; subclass trident.encoders.slide.base.SlideEncoder"
+        )
+    _check_file_name(encoder.enc_name)
+
+
+def _check_file_name(encoder: str) -> None:
+    if not encoder or "/" in encoder or os.sep in encoder:
+        raise SettingsError(f"the encoder name {encoder!r} names files and folders; give it one without a slash")
