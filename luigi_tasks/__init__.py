@@ -8,6 +8,7 @@ import luigi
 import luigi.retcodes
 
 from luigi_tasks import events
+from luigi_tasks.pool import PoolPatients
 from luigi_tasks.run_cohort import RunCohort
 from luigi_tasks.tasks import ConvertPyramidalTiff, PatchCoords, PatchFeatures, SegmentSlide, SlideEmbedding
 from trident import exit_codes
@@ -17,6 +18,7 @@ __all__ = [
     "ConvertPyramidalTiff",
     "PatchCoords",
     "PatchFeatures",
+    "PoolPatients",
     "RunCohort",
     "SegmentSlide",
     "SlideEmbedding",

@@ -47,8 +47,8 @@ class PoolPatients(luigi.Task):
 
     patients = OptionParameter(description="CSV with the columns `patient` and `wsi`.", identity=True)
     pooling = OptionParameter(
-        description="`mean` of the slide embeddings (default), or `early`: all patches of a patient's slides go through the slide "
-        "encoder together.",
+        description="`mean` of the slide embeddings (default), or `early`: all patches of a patient go through the "
+        "slide encoder together.",
         identity=True,
     )
     failed: int | None = None

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from trident.encoders.slide.registry import canonical_name, slide_to_patch_encoder_name
 from trident.errors import SettingsError, SlideError, StoreError
@@ -18,6 +19,9 @@ from trident.slides.discovery import SlideSource, find_slides
 from trident.slides.registry import slide_name
 from trident.store.atomic import write_text
 from trident.store.layout import JobLayout, grid_name
+
+if TYPE_CHECKING:
+    from trident.encoders.patch.spec import PatchEncoderSpec
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +194,7 @@ def _check_availability(job: Job) -> None:
     if job.makes(SEGMENTATION):
         check_segmenter(settings.segmenter)
     if job.makes(PATCH_FEATURES):
-        patch_encoder_spec(job.patch_encoder)
+        _warn_of_another_scale(job, patch_encoder_spec(job.patch_encoder))
     if job.slide_encoder and job.makes(SLIDE_FEATURES):
         check_slide_encoder(job.slide_encoder)
         if settings.coords_dir is None:
@@ -210,3 +214,18 @@ def _check_availability(job: Job) -> None:
         )
     if settings.wsi_cache is not None:
         logger.warning("--wsi_cache is not available in this version: slides are read where they are")
+
+
+def _warn_of_another_scale(job: Job, declared: PatchEncoderSpec) -> None:
+    """An encoder also works at another scale than it was trained on, only worse; say so, since it is often a slip."""
+    settings = job.settings
+    trained = (declared.magnification, declared.patch_size_px)
+    if settings.coords_dir is None and None not in trained and trained != (settings.mag, settings.patch_size):
+        logger.warning(
+            "%s was made for patches of %s px at %gx; this run gives it %s px at %gx",
+            declared.name,
+            declared.patch_size_px,
+            declared.magnification,
+            settings.patch_size,
+            settings.mag,
+        )

@@ -17,7 +17,10 @@ from trident.encoders.patch.factory import encoder_factory
 from trident.errors import SettingsError, UnreadableSlideError, WeightsError
 from trident.features.loop import FeatureReport, extract_features
 from trident.features.patch_batches import ReadPatch
+from trident.patching.grid import PatchGeometry, plan_read
+from trident.patching.reader import PatchReader
 from trident.slides.base import RGBImage
+from trident.slides.registry import open_slide
 
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
@@ -223,3 +226,35 @@ def test_impossible_arguments(read: ReadPatch, change: dict[str, object], expect
     arguments = {"coords": np.zeros((2, 2), np.int64), "batch_size": 1, "workers": 0, **change}
     with pytest.raises(SettingsError, match=expected):
         extract_features(read, encoder=_network(), device="cpu", sink=lambda _: None, **arguments)  # type: ignore[arg-type]
+
+
+def test_a_model_that_gives_its_input_back(read: ReadPatch, coords: np.ndarray) -> None:
+    """Its features must not be written over by the next batch."""
+
+    class Corner(nn.Module):
+        def forward(self, batch: Tensor) -> Tensor:
+            return batch[:, :, 0, 0]
+
+    encoder = CustomInferenceEncoder("corner", Corner(), transforms.Compose([transforms.ToTensor()]), torch.float32)
+    got, _ = _run(read, coords, encoder, batch_size=4)
+    np.testing.assert_array_equal(got, _one_by_one(read, coords, encoder))
+
+
+@pytest.mark.parametrize("target_mag", [10, 20, 40])
+def test_a_slides_reader_gives_the_plain_loops_features(shared_slides: Path, target_mag: int) -> None:
+    """Read, resized and normalised in batches; against OpenSlide, PIL and torchvision patch by patch."""
+    path = shared_slides / "CMU-1-Small-Region.svs"
+    encoder = _network()
+    with open_slide(path) as slide, open_slide(path, reader_type="openslide") as plain:
+        geometry = PatchGeometry(96, 16, target_mag, slide.magnification, *slide.dimensions)
+        coords = geometry.corners()
+        coords = coords[:: max(1, len(coords) // 60)]
+        plan = plan_read(geometry, slide.level_downsamples)
+        rows: list[np.ndarray] = []
+        extract_features(
+            PatchReader(slide, plan), coords, encoder, device="cpu", batch_size=16, workers=2, sink=rows.append
+        )
+        expected = _one_by_one(PatchReader(plain, plan).read, coords, encoder)
+    got = np.concatenate(rows)
+    assert got.shape == expected.shape
+    assert _lowest_cosine(got, expected) > 0.9999

@@ -13,7 +13,9 @@ from torchvision import transforms
 
 from trident.errors import SettingsError, UnreadableSlideError
 from trident.features.patch_batches import PatchBatches, ReadPatch
-from trident.slides.base import RGBImage
+from trident.patching.grid import ReadPlan
+from trident.patching.reader import PatchReader
+from trident.slides.base import AnnouncedRegions, RGBImage, Slide
 
 TO_TENSOR = transforms.Compose([transforms.ToTensor()])
 
@@ -28,7 +30,9 @@ def _numbered(x: int, y: int) -> RGBImage:
     return np.full((4, 6, 3), x % 256, dtype=np.uint8)
 
 
-def _batches(read: ReadPatch, n: int, *, batch_size: int, workers: int, share: float = 0.01) -> PatchBatches:
+def _batches(
+    read: ReadPatch | PatchReader, n: int, *, batch_size: int, workers: int, share: float = 0.01
+) -> PatchBatches:
     return PatchBatches(
         read,
         _coords(n),
@@ -185,3 +189,85 @@ def test_torch_computes_on_one_core_in_the_threads_and_as_before_elsewhere() -> 
 
 def test_no_patches() -> None:
     assert _pixels(_batches(_numbered, 0, batch_size=4, workers=0)) == ([], [])
+
+
+class _NumberedSlide(Slide):
+    """Every region says where it is; some do not decode, some are announced."""
+
+    reader_type = "numbered"
+
+    def __init__(self, bad: frozenset[int] = frozenset(), announced: bool = False) -> None:
+        self.path = Path("/slides/a.svs")
+        self.bad = bad
+        self.announced = announced
+
+    def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> RGBImage:
+        if location[0] in self.bad:
+            raise UnreadableSlideError(self.path, f"the region at {location} does not decode")
+        time.sleep(0.0003 * (5 - location[0] % 5))
+        return np.full((size[1], size[0], 3), location[0] % 256, dtype=np.uint8)
+
+    def announce_regions(self, level: int, side_px: int, corners: np.ndarray) -> AnnouncedRegions | None:
+        class Even:
+            def read(self, index: int, out: RGBImage) -> bool:
+                out[:] = int(corners[index, 0]) % 256 if index % 2 == 0 else 99
+                return index % 2 == 0
+
+        return Even() if self.announced else None
+
+    def thumbnail(self, max_size: tuple[int, int]) -> RGBImage:
+        raise AssertionError
+
+    def close(self) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("announced", [False, True])
+@pytest.mark.parametrize("plan", [ReadPlan(0, 4, 4), ReadPlan(0, 8, 4), ReadPlan(0, 6, 4)], ids=str)
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 2), (7, 0), (64, 1), (64, 4), (33, 3)])
+def test_a_reader_gives_the_same_patches(batch_size: int, workers: int, plan: ReadPlan, announced: bool) -> None:
+    reader = PatchReader(_NumberedSlide(announced=announced), plan)
+    for read in (reader, reader.read):
+        values, starts = _pixels(_batches(read, 150, batch_size=batch_size, workers=workers))
+        assert values == list(range(150))
+        assert starts == list(range(0, 150, batch_size))
+    assert _readers() == []
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("bad", [{0}, {0, 1, 2}, {99}, {4, 50, 51}])
+@pytest.mark.parametrize("read_px", [4, 8])
+def test_unreadable_patches_of_a_reader(bad: set[int], workers: int, read_px: int) -> None:
+    reader = PatchReader(_NumberedSlide(frozenset(bad)), ReadPlan(0, read_px, 4))
+    batches = _batches(reader, 100, batch_size=8, workers=workers, share=0.03)
+    values, _ = _pixels(batches)
+    assert values == [0 if index in bad else index for index in range(100)]
+    assert batches.unreadable == sorted(bad)
+    assert batches.read_s > 0
+
+
+def test_a_slide_of_which_nothing_decodes() -> None:
+    reader = PatchReader(_NumberedSlide(frozenset(range(20))), ReadPlan(0, 4, 4))
+    with pytest.raises(UnreadableSlideError, match="not one of its 20 patches decodes"):
+        _pixels(_batches(reader, 20, batch_size=4, workers=2, share=1.0))
+
+
+def test_read_ahead_of_a_reader_is_bounded() -> None:
+    slide = _NumberedSlide()
+    begun: set[int] = set()
+    real = slide.read_region
+    slide.read_region = lambda location, level, size: begun.add(location[0]) or real(location, level, size)  # type: ignore
+    with _batches(PatchReader(slide, ReadPlan(0, 4, 4)), 1000, batch_size=10, workers=2) as batches:
+        next(iter(batches))
+        time.sleep(0.1)
+        assert max(begun) < 20
+
+
+def test_a_reader_of_a_class_of_its_own_is_asked_as_it_wishes() -> None:
+    class Inverted(PatchReader):
+        def read(self, x: int, y: int) -> RGBImage:
+            return 255 - super().read(x, y)
+
+    reader = Inverted(_NumberedSlide(announced=True), ReadPlan(0, 4, 4))
+    values, _ = _pixels(_batches(reader.read, 20, batch_size=6, workers=2))
+    assert values == [255 - index for index in range(20)]

@@ -48,7 +48,7 @@ def test_other_sizes_seldom_differ_more(side_px: int, to_px: int, mode: Mode) ->
     batch = images(side_px)
     off = difference(resize(batch, to_px, to_px, mode), by_pil(batch, to_px, mode))
     assert off.max() <= 2
-    assert (off > 1).float().mean() < 2e-5
+    assert (off > 1).float().mean() < 2e-4
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
@@ -58,7 +58,7 @@ def test_the_arithmetic_for_a_gpu(side_px: int, to_px: int, mode: Mode) -> None:
     planes = functions._resize_in_float(batch.permute(0, 3, 1, 2), to_px, to_px, mode)
     off = difference(planes.permute(0, 2, 3, 1), by_pil(batch, to_px, mode))
     assert off.max() <= (1 if max(side_px, to_px) % min(side_px, to_px) == 0 else 2)
-    assert (off > 1).float().mean() < 2e-5
+    assert (off > 1).float().mean() < 2e-4
 
 
 def test_pil_itself() -> None:
