@@ -207,7 +207,8 @@ def run_case(slide_path: Path, coords: Coords, plan: ReadPlan, rounds: int, work
 
 def machine() -> dict[str, Any]:
     """Where and with what the figures were made."""
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    installed = {dist.metadata["Name"]: dist.version for dist in importlib.metadata.distributions()}
+    versions = {name: installed.get(name, "unknown") for name in PACKAGES}
     return {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version(), **versions}
 
 

@@ -92,6 +92,8 @@ class PoolPatients(luigi.Task):
 
 
 for _name in OPTIONS:
+    # What Python itself does for the names in a class body.
+    option_parameters()[_name].__set_name__(PoolPatients, _name)  # type: ignore[no-untyped-call]
     setattr(PoolPatients, _name, option_parameters()[_name])
 
 

@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from trident.encoders.patch.registry import PATCH_ENCODER_NAMES
+from trident.encoders.patch.registry import PATCH_ENCODER_NAMES, TIMM_PREFIX, plugin_names
 from trident.encoders.slide.registry import SLIDE_ENCODER_NAMES
 from trident.errors import SettingsError
 from trident.segmentation.registry import SEGMENTER_NAMES
@@ -123,7 +123,9 @@ class Settings(BaseSettings):
     dump_patches_jpeg_quality: int = _option("patches", 90, "JPEG quality of patch images.", ge=1, le=100)
 
     # Encoders.
-    patch_encoder: str = _option("encoders", "conch_v15", "Patch encoder.", choices=PATCH_ENCODER_NAMES)
+    patch_encoder: str = _option(
+        "encoders", "conch_v15", "Patch encoder; any model of timm as `timm/<name>`.", choices=PATCH_ENCODER_NAMES
+    )
     patch_encoder_ckpt_path: Path | None = _option(
         "encoders", None, "Local checkpoint of the patch encoder (.pt, .pth, .bin, .safetensors, or its folder)."
     )
@@ -150,6 +152,10 @@ class Settings(BaseSettings):
     @classmethod
     def _known_name(cls, value: str | None, info: Any) -> str | None:
         choices = option_choices(cls.model_fields[info.field_name])
+        if info.field_name == "patch_encoder":
+            choices = (*(choices or ()), *plugin_names())
+            if value is not None and value.startswith(TIMM_PREFIX):
+                return value  # whether timm has it is found out when it is needed: asking takes a second
         if value is not None and choices and value not in choices:
             close = difflib.get_close_matches(value, choices, n=1)
             raise ValueError(

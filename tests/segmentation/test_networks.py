@@ -81,6 +81,7 @@ def test_fingerprint(
     assert tissue.mean() == pytest.approx(mask_mean, abs=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:`timm-` encoders are deprecated:DeprecationWarning")
 def test_artifact_model_is_the_librarys(shared_reference: Path, seeded: Callable[[str], State], tmp_path: Path) -> None:
     import segmentation_models_pytorch as smp
 

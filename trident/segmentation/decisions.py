@@ -16,7 +16,7 @@ Decision = Callable[[Tensor], Tensor]
 _HEST_TISSUE = 1
 _GRANDQC_TISSUE = 0
 _CLEAN_UP_TO = 1
-"""The artifact model's classes: 1 is clean tissue, and 0, which is never trained for, is left alone."""
+"""The artifact model's classes: 1 is clean tissue, and 0, which stands for no artifact either, is left alone."""
 _PEN = 4
 _BACKGROUND = 7
 """The others are 2 fold, 3 dark spot or foreign body, 5 edge or air bubble, 6 out of focus."""

@@ -34,6 +34,8 @@ _JPEG_2000_DIFFERENCE = 1
 _BETWEEN_PIXELS_DIFFERENCE = 1
 """Grey levels by which a region at a fraction of a pixel may differ from OpenSlide's; see `subpixel`."""
 
+_MAX_TILE_PX = 1 << 22
+"""Tiles of more pixels are not decoded whole."""
 _MAX_ANNOUNCED_CHECK_PX = 256
 _ANNOUNCED_CHECKS = 5
 
@@ -105,7 +107,10 @@ class CuCimSlide(OpenSlideSlide):
         decoder = jpeg_decoder()
         if decoder is None or not self._is_jpeg[level] or not len(corners):
             return None
-        tiles = JpegTiles(self.path, self.level_pages[level], decoder)
+        page = self.level_pages[level]
+        if page.tile_size[0] * page.tile_size[1] > _MAX_TILE_PX:
+            return None
+        tiles = JpegTiles(self.path, page, decoder)
         downsample = self.level_downsamples[level]
         # Their middles: small regions are compared, however large the asked ones are.
         check_px = min(side_px, _MAX_ANNOUNCED_CHECK_PX)

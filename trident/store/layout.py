@@ -26,6 +26,11 @@ def grid_name(magnification: float, patch_size_px: int, overlap_px: int) -> str:
     return f"{format_magnification(magnification)}x_{patch_size_px}px_{overlap_px}px_overlap"
 
 
+def _file_label(encoder: str) -> str:
+    """An encoder's name as part of a file name: `timm/resnet18` -> "timm_resnet18"."""
+    return encoder.replace("/", "_")
+
+
 @dataclass(frozen=True)
 class JobLayout:
     """Paths of one job directory and, where `grid` is given, of one patch grid in it.
@@ -87,7 +92,7 @@ class JobLayout:
 
     def patch_features_dir(self, patch_encoder: str) -> Path:
         """Folder of one encoder's patch features."""
-        return self.grid_dir / f"features_{patch_encoder}"
+        return self.grid_dir / f"features_{_file_label(patch_encoder)}"
 
     def patch_features(self, slide: str, patch_encoder: str) -> Path:
         """Patch features (HDF5): the output of the patch-feature stage."""
@@ -95,7 +100,7 @@ class JobLayout:
 
     def slide_features_dir(self, slide_encoder: str) -> Path:
         """Folder of one slide encoder's embeddings."""
-        return self.grid_dir / f"slide_features_{slide_encoder}"
+        return self.grid_dir / f"slide_features_{_file_label(slide_encoder)}"
 
     def slide_features(self, slide: str, slide_encoder: str) -> Path:
         """Slide embedding (HDF5): the output of the slide-embedding stage."""
@@ -103,7 +108,7 @@ class JobLayout:
 
     def patient_features_dir(self, slide_encoder: str) -> Path:
         """Folder of one slide encoder's patient vectors."""
-        return self.grid_dir / f"patient_features_{slide_encoder}"
+        return self.grid_dir / f"patient_features_{_file_label(slide_encoder)}"
 
     def patient_features(self, patient: str, slide_encoder: str) -> Path:
         """One vector for a patient (HDF5)."""
@@ -125,4 +130,4 @@ class JobLayout:
             return self.job_dir, "segmentation"
         if kind == "coords":
             return self.grid_dir, "coords"
-        return self.grid_dir, f"{_FEATURE_LABELS[kind]}_{encoder}"
+        return self.grid_dir, f"{_FEATURE_LABELS[kind]}_{_file_label(encoder)}"

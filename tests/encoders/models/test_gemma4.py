@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from trident.encoders.patch.factory import encoder_factory
 from trident.encoders.patch.models import gemma4
 from trident.encoders.patch.registry import spec
 from trident.encoders.weights import locate, sha256_of
-from trident.errors import SettingsError, WeightsError
+from trident.errors import NotAvailableError, SettingsError, WeightsError
 
 NAMES = ("gemma4-e4b", "gemma4-26b")
 PREFIX = "model.vision_tower."
@@ -161,6 +163,12 @@ def test_weights_of_the_other_tower(tmp_path: Path, draw: Callable[[nn.Module], 
     declared = dataclasses.replace(spec("gemma4-26b"), arguments=_short("gemma4-26b", depth=1))
     with pytest.raises(WeightsError, match=r"2 of .* tensors are missing: std_bias, std_scale"):
         gemma4.build(declared, weights)
+
+
+def test_too_old_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", types.ModuleType("transformers"))
+    with pytest.raises(NotAvailableError, match="need a newer transformers"):
+        gemma4.build_network(spec("gemma4-e4b").arguments)
 
 
 @pytest.mark.parametrize("name", NAMES)

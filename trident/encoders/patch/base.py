@@ -29,7 +29,7 @@ class PatchEncoder(nn.Module):
     input_size: int | None
     """Side in pixels of the network's input, as `eval_transforms` makes it; None: any."""
     options: Mapping[str, object]
-    """The encoder's own options, complete, as they shape its features; empty where it has none."""
+    """The encoder's own options that shape its features, as far as they are not the defaults."""
 
     def __init__(
         self,

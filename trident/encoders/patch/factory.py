@@ -58,7 +58,7 @@ def encoder_factory(
         embedding_dim=declared.embedding_dim_for(options),
         weights_sha256=None if found is None else found.sha256,
         input_size=declared.input_size_px if img_size is None else img_size,
-        options=options,
+        options=declared.unusual(options),
     )
     return encoder.eval().requires_grad_(False)
 

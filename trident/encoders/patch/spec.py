@@ -120,6 +120,11 @@ class PatchEncoderSpec:
             )
         return {name: _chosen(self.name, option, given) for name, option in known.items()}
 
+    def unusual(self, options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
+        """Those of these options that are not at their default."""
+        defaults = {option.name: option.values[0] for option in self.options}
+        return {name: value for name, value in options.items() if value != defaults[name]}
+
     def embedding_dim_for(self, options: Mapping[str, OptionValue]) -> int | None:
         """Length D of a feature vector under these options, which are complete; None as in `embedding_dim`."""
         dim = self.embedding_dim

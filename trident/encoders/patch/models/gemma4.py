@@ -18,7 +18,7 @@ from trident.encoders.checkpoint import load_checkpoint, load_into
 from trident.encoders.patch.spec import PatchEncoderSpec, TransformSpec
 from trident.encoders.patch.transforms import Transform
 from trident.encoders.shards import is_index, shard_paths
-from trident.errors import SettingsError
+from trident.errors import NotAvailableError, SettingsError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -102,8 +102,17 @@ def to_sequence(batch: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def build_network(arguments: Mapping[str, Any]) -> nn.Module:
-    """The tower that these arguments of `Gemma4VisionConfig` describe, its parameters on the meta device."""
-    from transformers import Gemma4VisionConfig, Gemma4VisionModel
+    """The tower that these arguments of `Gemma4VisionConfig` describe, its parameters on the meta device.
+
+    Raises:
+        NotAvailableError: the installed transformers is too old to know the architecture.
+    """
+    try:
+        from transformers import Gemma4VisionConfig, Gemma4VisionModel
+    except ImportError as error:
+        raise NotAvailableError(
+            f"the Gemma 4 encoders need a newer transformers than the installed one ({error}); upgrade it to 5.23"
+        ) from error
 
     config = Gemma4VisionConfig(
         **arguments,
