@@ -16,7 +16,9 @@ from typing import Any
 import luigi
 from luigi import rpc, scheduler, worker
 from luigi.cmdline_parser import CmdlineParser
+from luigi.retcodes import retcode
 
+from trident import exit_codes
 from trident.errors import SettingsError, TridentError
 from trident.job import Job
 
@@ -25,6 +27,17 @@ _WAIT_S = 1.0
 _WAIT_JITTER_S = 0.2
 _NEVER_S = 10**9
 """Within a run a failed task is not tried again: the sweep decides."""
+
+
+def set_exit_code(code: int) -> None:
+    """Luigi knows one exit code for failed tasks, and has read it before our task is made: change it there.
+
+    A code of the user's own, from `[retcode]` in `luigi.cfg`, stays.
+    """
+    if CmdlineParser.get_instance() is not None:
+        codes = retcode()
+        if codes.task_failed in (exit_codes.STOPPED, exit_codes.FINISHED_WITH_FAILURES):
+            codes.task_failed = code
 
 
 @dataclass(frozen=True)

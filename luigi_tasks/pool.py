@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import logging
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
 
 import luigi
 
+from luigi_tasks.engine import set_exit_code
 from luigi_tasks.jobs import new_run_id, usage_errors
 from luigi_tasks.options import OptionParameter, option_parameters
-from trident import log
+from trident import exit_codes, log
 from trident.devices import device_for, restrict_visibility
 from trident.errors import CohortError, SettingsError, TridentError
 from trident.job import Job
 from trident.patients import read_patients
 from trident.settings import load_settings
 from trident.stages import models
-from trident.stages.base import StageContext, StageResult, run_stage
+from trident.stages.base import StageContext, run_stage
 from trident.stages.patient import PATIENT_FEATURES, PatientStage, Pooling
 from trident.stages.tracking import describe_error
 
@@ -51,6 +52,7 @@ class PoolPatients(luigi.Task):
         "slide encoder together.",
         identity=True,
     )
+    run_id = OptionParameter(description="Name of this run; two runs are two tasks.", identity=True)
     failed: int | None = None
     """How many patients failed, once the task has run."""
     _ended = False
@@ -58,9 +60,12 @@ class PoolPatients(luigi.Task):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
         with usage_errors():
-            self.stages = _stages(
-                tuple(sorted((name, value) for name, value in self.param_kwargs.items() if value is not None))
+            given = tuple(
+                sorted(
+                    (name, value) for name, value in self.param_kwargs.items() if value is not None and name != "run_id"
+                )
             )
+            self.skip_failed, self.stages = _resolve(given)
 
     def complete(self) -> bool:
         """Whether every patient's vector is there, made from the features as they are now."""
@@ -76,18 +81,18 @@ class PoolPatients(luigi.Task):
         failures = []
         for stage in self.stages:
             try:
-                result: StageResult = run_stage(stage)
-            except TridentError as error:
+                run_stage(stage)
+            except Exception as error:
                 failures.append(describe_error(error))
-                logger.error("%s: %s", stage.source.name, failures[-1])
-                if not self.param_kwargs.get("skip_errors"):
+                unforeseen = not isinstance(error, TridentError)
+                logger.error("%s: %s", stage.source.name, failures[-1], exc_info=error if unforeseen else None)
+                if not self.skip_failed:
                     break
-                continue
-            if result.skipped:
-                logger.info("%s: %s", stage.source.name, result.message)
         self.failed = len(failures)
         self._ended = not failures
         if failures:
+            if self.skip_failed:
+                set_exit_code(exit_codes.FINISHED_WITH_FAILURES)
             raise CohortError(f"{len(failures)} of {len(self.stages)} patients failed (first: {failures[0]})")
 
 
@@ -97,8 +102,8 @@ for _name in OPTIONS:
     setattr(PoolPatients, _name, option_parameters()[_name])
 
 
-@lru_cache(maxsize=4)
-def _stages(given: tuple[tuple[str, Any], ...]) -> list[PatientStage]:
+def _resolve(given: tuple[tuple[str, Any], ...]) -> tuple[bool, list[PatientStage]]:
+    """Whether to go on past failures, and a stage for each patient."""
     values = dict(given)
     patients, pooling = values.pop("patients", None), values.pop("pooling", None) or "mean"
     if patients is None:
@@ -122,7 +127,7 @@ def _stages(given: tuple[tuple[str, Any], ...]) -> list[PatientStage]:
         device=device,
         overwrite_run=new_run_id() if settings.overwrite else None,
     )
-    return [
+    stages = [
         PatientStage(
             context,
             patient,
@@ -134,3 +139,4 @@ def _stages(given: tuple[tuple[str, Any], ...]) -> list[PatientStage]:
         )
         for patient, slides in read_patients(Path(patients)).items()
     ]
+    return settings.skip_errors, stages

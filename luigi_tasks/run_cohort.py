@@ -12,7 +12,7 @@ from luigi.cmdline_parser import CmdlineParser
 
 from luigi_tasks import report
 from luigi_tasks.cohort import CohortRun, Outcome
-from luigi_tasks.engine import choose_scheduler
+from luigi_tasks.engine import choose_scheduler, set_exit_code
 from luigi_tasks.events import LEDGER
 from luigi_tasks.jobs import PROCESS_RUN_ID, get_job, resolve, usage_errors
 from luigi_tasks.options import OptionParameter, with_options
@@ -47,7 +47,7 @@ class RunCohort(luigi.Task):
                 job = resolve(given, run_id=run_id)
         with usage_errors():
             skip_errors = get_job(str(job)).settings.skip_errors
-        _set_exit_code(exit_codes.FINISHED_WITH_FAILURES if skip_errors else exit_codes.STOPPED)
+        set_exit_code(exit_codes.FINISHED_WITH_FAILURES if skip_errors else exit_codes.STOPPED)
         return [("job", str(job)), ("run_id", run_id)]
 
     def complete(self) -> bool:
@@ -69,7 +69,7 @@ class RunCohort(luigi.Task):
             self.problem = error
             if isinstance(error, TridentError) and CmdlineParser.get_instance() is not None:
                 logger.error("%s", error)  # Luigi names only the task; the `trident` command shows the error itself
-            _set_exit_code(exit_codes.USAGE if isinstance(error, TridentError) else exit_codes.UNEXPECTED)
+            set_exit_code(exit_codes.USAGE if isinstance(error, TridentError) else exit_codes.UNEXPECTED)
             raise
 
     def _run(self) -> None:
@@ -115,17 +115,6 @@ class RunCohort(luigi.Task):
         ended = len(LEDGER.results) + len(LEDGER.failures)
         say(f"{len(LEDGER.results)} stages done, {len(LEDGER.failures)} failed, of at most {total}")
         show(min(100, 100 * ended // max(total, 1)))
-
-
-def _set_exit_code(code: int) -> None:
-    """Luigi knows one exit code for failed tasks, and has read it before our task is made: change it there.
-
-    A code of the user's own, from `[retcode]` in `luigi.cfg`, stays.
-    """
-    if CmdlineParser.get_instance() is not None:
-        codes = luigi.retcodes.retcode()
-        if codes.task_failed in (exit_codes.STOPPED, exit_codes.FINISHED_WITH_FAILURES):
-            codes.task_failed = code
 
 
 def _given(job: Job) -> dict[str, object]:

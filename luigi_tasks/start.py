@@ -45,11 +45,11 @@ def run_pool(values: dict[str, Any]) -> int:
     Raises:
         TridentError: an option is wrong, or the list of patients cannot be read.
     """
-    task = PoolPatients(**values)
+    task = PoolPatients(**values, run_id=new_run_id())
     if task.complete():
         logger.info("nothing to do: all %d patients are done", len(task.stages))
         return exit_codes.OK
     build([task], SchedulerChoice(url=None), Engine())
     if task.failed:
-        return exit_codes.FINISHED_WITH_FAILURES if values.get("skip_errors") else exit_codes.STOPPED
+        return exit_codes.FINISHED_WITH_FAILURES if task.skip_failed else exit_codes.STOPPED
     return exit_codes.OK if task.failed == 0 else exit_codes.UNEXPECTED

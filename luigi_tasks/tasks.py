@@ -67,6 +67,12 @@ class SlideTask(luigi.Task):
         rank = 0 if last else _RANK[self.kind] + 1
         return rank * 1_000_000 + len(slide_positions(self.job)) - position
 
+    @property
+    def resources(self) -> dict[str, int]:  # type: ignore[override]
+        """One task at a time on this host's GPU."""
+        on_gpu = get_job(self.job).settings.device_index >= 0 and self.stage.uses_device
+        return {f"gpu_{platform.node()}": 1} if on_gpu else {}
+
     def requires(self) -> luigi.Task | list[luigi.Task]:
         """The stage before this one; none where the job only uses its output: the stage itself looks for that."""
         needs = self.stage.needs
@@ -144,11 +150,6 @@ class PatchFeatures(SlideTask):
     """Encode the patches of one slide."""
 
     kind = PATCH_FEATURES
-
-    @property
-    def resources(self) -> dict[str, int]:  # type: ignore[override]
-        """One task at a time on this host's GPU."""
-        return {} if get_job(self.job).settings.device_index < 0 else {f"gpu_{platform.node()}": 1}
 
 
 @with_options

@@ -98,7 +98,28 @@ def test_the_name_of_the_device(
         monkeypatch.delenv(devices.VISIBLE)
     else:
         monkeypatch.setenv(devices.VISIBLE, visible)
+        monkeypatch.setattr(devices, "_restricted", [None, visible])
+    monkeypatch.setattr(devices, "_gpus_of_the_driver", lambda: None)
     assert devices.device_for(index) == device
+
+
+def test_an_index_beyond_the_gpus_of_the_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("torch", "cucim"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.delenv(devices.VISIBLE, raising=False)
+    monkeypatch.setattr(devices, "_restricted", [])
+    monkeypatch.setattr(devices, "_gpus_of_the_driver", lambda: 2)
+    with pytest.raises(SettingsError, match=r"--gpus 2: this machine has 2 GPU"):
+        devices.restrict_visibility(2)
+
+
+def test_without_a_restriction_the_index_is_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_has_nvidia_driver", lambda: True)
+    monkeypatch.setattr(devices, "_restricted", [])
+    monkeypatch.setenv(devices.VISIBLE, "4,6")
+    devices.device_for.cache_clear()
+    assert devices.device_for(1) == "cuda:1"
+    devices.device_for.cache_clear()
 
 
 def test_a_missing_gpu_is_told_once_and_not_where_the_cpu_was_asked_for(

@@ -16,6 +16,12 @@ def test_slides_by_patient_in_order(tmp_path: Path) -> None:
     assert read_patients(path) == {"p2": ("b", "c"), "p1": ("a",)}
 
 
+def test_a_name_without_extension_keeps_its_dots(tmp_path: Path) -> None:
+    path = tmp_path / "patients.csv"
+    path.write_text("patient,wsi\np,TCGA-05-DX1.d4ff32cd\np,case 1.5\np,case 2.svs\n")
+    assert read_patients(path) == {"p": ("TCGA-05-DX1.d4ff32cd", "case 1.5", "case 2")}
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [

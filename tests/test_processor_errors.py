@@ -162,8 +162,8 @@ ERRORS: dict[str, tuple[Callable[[Processor, Path], object], type[TridentError],
         lambda job, tmp: job.run_segmentation_job(
             segmentation_model_factory("otsu"), artifact_remover_model=segmentation_model_factory("otsu")
         ),
-        NotAvailableError,
-        "removing artifacts",
+        SettingsError,
+        "otsu is no model that removes artifacts; give segmentation_model_factory('grandqc_artifact')",
     ),
     "patching before segmentation": (
         lambda job, tmp: job.run_patching_job(20, 128),

@@ -82,7 +82,7 @@ def test_an_empty_value_in_environment_or_file_is_none_at_all(
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [("0 1", (0, 1)), ("0,1", (0, 1)), ("0, 1", (0, 1)), ([0, "1"], (0, 1)), ((-1, -1), (-1, -1)), ("3", (3,))],
+    [("0 1", (0, 1)), ("0,1", (0, 1)), (("0 1",), (0, 1)), ([0, "1"], (0, 1)), ((-1, -1), (-1, -1)), ("3", (3,))],
 )
 def test_lists_come_with_blanks_commas_or_as_lists(
     given: Any, expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch

@@ -93,7 +93,7 @@ def test_import_is_light() -> None:
 def test_segment_tissue(wsi: WSI, tmp_path: Path) -> None:
     from trident.segmentation.contours import mask_to_polygons
 
-    expected = mask_to_polygons(OtsuSegmenter().segment(wsi.slide), keep_holes=False, slide_size=wsi.dimensions)
+    expected = mask_to_polygons(OtsuSegmenter().segment(wsi.slide), cut_holes=False, slide_size=wsi.dimensions)
     assert len(expected) > 1
     assert wsi.segment_tissue(segmentation_model_factory("otsu")) == expected == wsi.tissue
     assert not wsi.tissue_seg_path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -89,7 +90,9 @@ def _run_graph(values: dict[str, Any]) -> int:
 def _guarded(debug: bool, run: Callable[[], int]) -> int:
     """Turn expected errors into one line on stderr and an exit code."""
     try:
-        return run()
+        code = run()
+        sys.stdout.flush()
+        return code
     except TridentError as error:
         if debug:
             raise
@@ -98,6 +101,9 @@ def _guarded(debug: bool, run: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return exit_codes.INTERRUPTED
+    except BrokenPipeError:  # whoever read our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exit_codes.OK
 
 
 def _command(name: str) -> Callable[[list[str]], int]:

@@ -42,6 +42,9 @@ def _choose(gpu_index: int, granted: str | None) -> str:
     if gpu_index < 0:
         return ""
     if granted is None:
+        present = _gpus_of_the_driver()
+        if present is not None and gpu_index >= present:
+            raise SettingsError(f"--gpus {gpu_index}: this machine has {present} GPU(s), counted from 0")
         return str(gpu_index)
     names = [name.strip() for name in granted.split(",") if name.strip()]
     if names and gpu_index >= len(names):
@@ -51,13 +54,24 @@ def _choose(gpu_index: int, granted: str | None) -> str:
 
 @lru_cache(maxsize=4)
 def device_for(gpu_index: int) -> str:
-    """The torch name of the device: `cpu`, or `cuda:0` (the one visible GPU). Says so when there is no GPU."""
+    """The torch name of the device: `cpu`, or `cuda:0` where this process sees that GPU alone.
+
+    Says so when there is no GPU.
+    """
     if gpu_index < 0 or os.environ.get(VISIBLE) == "":
         return "cpu"
     if not _has_nvidia_driver():
         logger.warning("no NVIDIA GPU on this machine: computing on the CPU (--gpus -1 says that this is meant)")
         return "cpu"
-    return "cuda:0" if os.environ.get(VISIBLE) else f"cuda:{gpu_index}"
+    if _restricted and os.environ.get(VISIBLE) == _restricted[1] == _choose(gpu_index, _restricted[0]):
+        return "cuda:0"
+    return f"cuda:{gpu_index}"
+
+
+def _gpus_of_the_driver() -> int | None:
+    """How many GPUs the NVIDIA driver lists; None where it lists nothing (no driver, or a container)."""
+    listed = Path("/proc/driver/nvidia/gpus")
+    return len(list(listed.iterdir())) if listed.is_dir() else None
 
 
 def _has_nvidia_driver() -> bool:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from trident.segmentation.base import Segmenter
+    from trident.segmentation.neural import NeuralSegmenter
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,26 @@ def place_segmenter(segmenter: Segmenter, target_mag: float, device: str | torch
         move(usable_device(device))
 
 
+def place_artifact_remover(remover: object, device: str | torch.device) -> NeuralSegmenter | None:
+    """Move the model that removes artifacts to its device; None, for no removal, stays None.
+
+    Raises:
+        SettingsError: `remover` is something else, such as a tissue segmenter, or torch knows no such device.
+    """
+    if remover is None:
+        return None
+    from trident.segmentation.neural import NeuralSegmenter
+    from trident.segmentation.spec import ARTIFACT_REMOVER
+
+    if not isinstance(remover, NeuralSegmenter) or remover.spec.name != ARTIFACT_REMOVER:
+        name = getattr(remover, "name", type(remover).__name__)
+        raise SettingsError(
+            f"{name} is no model that removes artifacts; give segmentation_model_factory({ARTIFACT_REMOVER!r}) as "
+            "artifact_remover_model, or leave it out"
+        )
+    return remover.to(usable_device(device))
+
+
 def check_saveas(saveas: str) -> None:
     """Raise NotAvailableError unless features are to be saved as HDF5."""
     if saveas != "h5":
@@ -73,7 +94,9 @@ def check_patch_encoder(encoder: object) -> None:
             f"a {type(encoder).__name__} is no patch encoder; wrap a model of your own in "
             "trident.patch_encoder_models.CustomInferenceEncoder"
         )
-    _check_file_name(encoder.enc_name)
+    from trident.encoders.patch.registry import TIMM_PREFIX
+
+    _check_file_name(encoder.enc_name.removeprefix(TIMM_PREFIX))  # the layout knows what to make of this slash
 
 
 def check_slide_encoder(encoder: object) -> None:

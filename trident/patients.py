@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from trident.errors import DiscoveryError
-from trident.slides.registry import slide_name
+from trident.slides.registry import SLIDE_EXTENSIONS, slide_extension, slide_name
 
 _UNSAFE = ("/", "\\", "\0")
 
@@ -54,7 +54,8 @@ def _grouped(csv_path: Path, rows: list[tuple[int, str, str]]) -> dict[str, tupl
             raise DiscoveryError(
                 f"{where}: patient {patient!r} cannot name a file; leave out slashes and a leading dot"
             )
-        slide = slide_name(wsi) if Path(wsi).suffix else Path(wsi).name
+        known = slide_extension(wsi).lower() in SLIDE_EXTENSIONS  # a name without extension may have dots of its own
+        slide = slide_name(wsi) if known else Path(wsi).name
         if slide in first_line:
             raise DiscoveryError(f"{where}: slide {slide} stands on line {first_line[slide]} already")
         first_line[slide] = line

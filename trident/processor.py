@@ -17,7 +17,6 @@ from tqdm import tqdm
 from trident.errors import (
     DiscoveryError,
     LockHeldError,
-    NotAvailableError,
     StageNotRequestedError,
     TridentError,
 )
@@ -26,6 +25,7 @@ from trident.given_models import (
     check_patch_encoder,
     check_saveas,
     check_slide_encoder,
+    place_artifact_remover,
     place_segmenter,
     usable_device,
 )
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from trident.encoders.patch.base import PatchEncoder
     from trident.encoders.slide.base import SlideEncoder
     from trident.segmentation.base import Segmenter
+    from trident.segmentation.neural import NeuralSegmenter
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ class Processor:
         seg_mag: float = USUAL_SEGMENTATION_MAG,
         holes_are_tissue: bool = True,
         batch_size: int = 16,
-        artifact_remover_model: object = None,
+        artifact_remover_model: NeuralSegmenter | None = None,
         device: str | torch.device = "cuda:0",
     ) -> str:
         """Find the tissue of every slide.
@@ -139,23 +140,30 @@ class Processor:
             seg_mag: for compatibility; a segmenter looks at slides at its own magnification (Otsu: 1.25x).
             holes_are_tissue: False cuts holes out of the outlines.
             batch_size: for compatibility; it is set where the segmenter is made.
-            artifact_remover_model: not available in this version.
-            device: where a neural segmenter runs; Otsu has no use for it.
+            artifact_remover_model: `segmentation_model_factory("grandqc_artifact")`, which takes pen marks, folds,
+                bubbles and blur out of the tissue (with `remove_penmarks_only=True`, pen marks alone); None leaves
+                them in.
+            device: where neural models run; Otsu has no use for it.
 
         Returns:
             The folder of the GeoJSON files.
 
         Raises:
-            NotAvailableError: an artifact remover is given.
+            SettingsError: `artifact_remover_model` is another model, or there is no such device.
             TridentError: whatever is wrong with the first slide that fails, unless errors are skipped.
         """
-        if artifact_remover_model is not None:
-            raise NotAvailableError("removing artifacts is not available in this version; leave its model out")
+        remover = place_artifact_remover(artifact_remover_model, device)
         place_segmenter(segmentation_model, seg_mag, device)
         context = self._context(self._layout("."), SEGMENTATION)
 
         def stage_of(wsi: WSI) -> Stage:
-            return SegmentationStage.of_model(context, wsi.source, segmentation_model, keep_holes=not holes_are_tissue)
+            return SegmentationStage.of_model(
+                context,
+                wsi.source,
+                segmentation_model,
+                cut_holes=not holes_are_tissue,
+                artifact_remover=remover,
+            )
 
         def done(wsi: WSI, stage: Stage) -> None:
             wsi.tissue_seg_path = str(stage.output)

@@ -36,6 +36,8 @@ def _split(value: object) -> object:
     """Lists come as `a b`, `a,b` or a real list, whatever the source."""
     if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
         return tuple(str(value).replace(",", " ").split())  # a lone number in the environment comes as one
+    if isinstance(value, (list, tuple)) and any(isinstance(member, str) for member in value):
+        return tuple(part for member in value for part in str(member).replace(",", " ").split())  # --gpus='0 1'
     return value
 
 

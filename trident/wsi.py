@@ -18,6 +18,7 @@ from trident.given_models import (
     check_patch_encoder,
     check_saveas,
     check_slide_encoder,
+    place_artifact_remover,
     place_segmenter,
     usable_device,
 )
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from trident.encoders.patch.base import PatchEncoder
     from trident.encoders.slide.base import SlideEncoder
     from trident.segmentation.base import Segmenter
+    from trident.segmentation.neural import NeuralSegmenter
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,8 @@ class WSI(LazySlide):
         device: str | torch.device = "cuda:0",
         verbose: bool = False,
         num_workers: int | None = None,
+        *,
+        artifact_remover_model: NeuralSegmenter | None = None,
     ) -> str | list[Polygon]:
         """Find the tissue.
 
@@ -63,27 +67,38 @@ class WSI(LazySlide):
             holes_are_tissue: False cuts holes out of the outlines.
             job_dir: where `thumbnails/`, `contours/` and `contours_geojson/` go; None writes nothing.
             batch_size: for compatibility; it is set where the segmenter is made.
-            device: where a neural segmenter runs; Otsu has no use for it.
+            device: where neural models run; Otsu has no use for it.
             verbose: show progress on stderr.
             num_workers: for compatibility.
+            artifact_remover_model: as for `trident.Processor.run_segmentation_job`.
 
         Returns:
             Path of the GeoJSON, which becomes `tissue_seg_path`; without `job_dir` the outlines in level-0 pixels,
             which become `tissue`.
 
         Raises:
+            SettingsError: `artifact_remover_model` is another model, or there is no such device.
             TridentError: the slide does not open or decode, its µm/px is unknown, or a file cannot be written.
         """
+        remover = place_artifact_remover(artifact_remover_model, device)
         place_segmenter(segmentation_model, target_mag, device)
         if job_dir is None:
             from trident.segmentation.registry import segment_tissue
 
             with _progress(verbose, f"{self.name}: segmentation") as show:
-                found = segment_tissue(self.slide, segmentation_model, keep_holes=not holes_are_tissue, progress=show)
+                found = segment_tissue(self.slide, segmentation_model, cut_holes=not holes_are_tissue, progress=show)
+                if remover is not None and found:
+                    from trident.segmentation.artifacts import remove_artifacts
+
+                    found = remove_artifacts(self.slide, found, remover, show)
             self._tissue, self.tissue_seg_path = found, None
             return found
         stage = SegmentationStage.of_model(
-            self._context(SEGMENTATION, job_dir), self.source, segmentation_model, keep_holes=not holes_are_tissue
+            self._context(SEGMENTATION, job_dir),
+            self.source,
+            segmentation_model,
+            cut_holes=not holes_are_tissue,
+            artifact_remover=remover,
         )
         self.tissue_seg_path = _make(stage, verbose)
         self._tissue = None

@@ -115,17 +115,17 @@ def test_at_another_magnification(pyramid_slide: Make, make_segmenter: Make) -> 
     assert found.symmetric_difference(expected).area / expected.area < 0.01
 
 
-@pytest.mark.parametrize("keep_holes", [False, True])
-def test_drawing_is_the_counterpart_of_outlining(keep_holes: bool) -> None:
+@pytest.mark.parametrize("cut_holes", [False, True])
+def test_drawing_is_the_counterpart_of_outlining(cut_holes: bool) -> None:
     mask = np.zeros((2000, 1500), np.bool_)  # 2,000 rows are not scaled
     y, x = np.mgrid[:2000, :1500]
     disc = (x - 700) ** 2 + (y - 800) ** 2
     mask[disc < 500**2] = True
-    if keep_holes:
+    if cut_holes:
         mask[disc < 200**2] = False
         mask[disc < 100**2] = True
     mask[1500:1990, 3:1496] = True
-    polygons = mask_to_polygons(TissueMask(mask, 4.0, 4.0), keep_holes=keep_holes, slide_size=(6000, 8000))
+    polygons = mask_to_polygons(TissueMask(mask, 4.0, 4.0), cut_holes=cut_holes, slide_size=(6000, 8000))
     drawn = np.zeros_like(mask)
     draw_polygons(drawn, polygons, 4.0)
     np.testing.assert_array_equal(drawn, mask)

@@ -15,19 +15,19 @@ WIDTH, ROWS = 1500, 2000
 SLIDE = (WIDTH * 10, ROWS * 10)
 
 
-def outlines(raster, *, keep_holes, downsample=10.0, slide_size=SLIDE):
-    return mask_to_polygons(TissueMask(raster, downsample, downsample), keep_holes=keep_holes, slide_size=slide_size)
+def outlines(raster, *, cut_holes, downsample=10.0, slide_size=SLIDE):
+    return mask_to_polygons(TissueMask(raster, downsample, downsample), cut_holes=cut_holes, slide_size=slide_size)
 
 
 def blank():
     return np.zeros((ROWS, WIDTH), bool)
 
 
-@pytest.mark.parametrize("keep_holes", [False, True])
-def test_a_rectangle_runs_through_the_centres_of_its_border_pixels(keep_holes):
+@pytest.mark.parametrize("cut_holes", [False, True])
+def test_a_rectangle_runs_through_the_centres_of_its_border_pixels(cut_holes):
     raster = blank()
     raster[100:300, 400:900] = True
-    (polygon,) = outlines(raster, keep_holes=keep_holes)
+    (polygon,) = outlines(raster, cut_holes=cut_holes)
     assert polygon.equals(box(4000, 1000, 8990, 2990))
 
 
@@ -35,7 +35,7 @@ def test_a_rectangle_runs_through_the_centres_of_its_border_pixels(keep_holes):
 def test_outlines_of_up_to_1000_px_are_dropped(side, kept):
     raster = blank()
     raster[50 : 50 + side, 50 : 50 + side] = True
-    assert len(outlines(raster, keep_holes=False)) == kept
+    assert len(outlines(raster, cut_holes=False)) == kept
 
 
 @pytest.mark.parametrize(("side", "holes"), [(62, 0), (63, 1)])  # hole contours of 63² - 2 = 3967 and 64² - 2 = 4094 px
@@ -43,9 +43,9 @@ def test_holes_of_over_4000_px_are_kept(side, holes):
     raster = blank()
     raster[100:500, 100:500] = True
     raster[200 : 200 + side, 200 : 200 + side] = False
-    (polygon,) = outlines(raster, keep_holes=True)
+    (polygon,) = outlines(raster, cut_holes=True)
     assert len(polygon.interiors) == holes
-    (filled,) = outlines(raster, keep_holes=False)
+    (filled,) = outlines(raster, cut_holes=False)
     assert len(filled.interiors) == 0
     assert filled.area - polygon.area == pytest.approx(holes * (64**2 - 2) * 100)
 
@@ -57,7 +57,7 @@ def test_only_the_20_largest_holes_are_kept():
     for index, side in enumerate(sides):
         y, x = 100 + 200 * (index // 7), 50 + 200 * (index % 7)
         raster[y : y + side, x : x + side] = False
-    (polygon,) = outlines(raster, keep_holes=True)
+    (polygon,) = outlines(raster, cut_holes=True)
     kept_sides = sorted(round(np.sqrt(shapely.Polygon(ring).area) / 10) - 1 for ring in polygon.interiors)
     assert kept_sides == sides[-20:]
 
@@ -66,8 +66,8 @@ def test_net_area_leaves_out_the_kept_holes():
     raster = blank()
     raster[100:171, 100:171] = True
     raster[101:170, 101:170] = False  # a frame of one pixel: its outer area is 4900 px, its net area 2 px
-    assert outlines(raster, keep_holes=True) == []
-    assert len(outlines(raster, keep_holes=False)) == 1
+    assert outlines(raster, cut_holes=True) == []
+    assert len(outlines(raster, cut_holes=False)) == 1
 
 
 def test_islands_in_holes():
@@ -75,11 +75,11 @@ def test_islands_in_holes():
     raster[100:900, 100:900] = True
     raster[200:800, 200:800] = False
     raster[400:600, 400:600] = True
-    ring, island = sorted(outlines(raster, keep_holes=True), key=lambda polygon: -polygon.area)
+    ring, island = sorted(outlines(raster, cut_holes=True), key=lambda polygon: -polygon.area)
     assert (len(ring.interiors), len(island.interiors)) == (1, 0)
     assert island.equals(box(4000, 4000, 5990, 5990))
     assert not ring.intersects(island)
-    (filled,) = outlines(raster, keep_holes=False)
+    (filled,) = outlines(raster, cut_holes=False)
     assert filled.equals(box(1000, 1000, 8990, 8990))
 
 
@@ -93,23 +93,23 @@ def test_an_island_in_a_filled_hole_is_not_counted_twice():
     raster[500 + 30 : 500 + 90, 1250 + 30 : 1250 + 90] = True
     assert raster[500 + 60, 1250 + 60]
     assert not raster[500 + 10, 1250 + 10]
-    polygons = outlines(raster, keep_holes=True)
+    polygons = outlines(raster, cut_holes=True)
     assert len(polygons) == 1
     assert polygons[0].contains(shapely.Point(12_550 + 50, 5_050 + 50))
 
 
-@pytest.mark.parametrize("keep_holes", [False, True])
-def test_random_blobs_cover_exactly_the_tissue_pixels(keep_holes):
+@pytest.mark.parametrize("cut_holes", [False, True])
+def test_random_blobs_cover_exactly_the_tissue_pixels(cut_holes):
     """On a mask of 2,000 rows nothing is scaled: a pixel is tissue if and only if its centre lies in an outline."""
     rng = np.random.default_rng(11)
     raster = cv2.GaussianBlur(rng.standard_normal((ROWS, 600)), (0, 0), 25) > 0.006
-    polygons = outlines(raster, keep_holes=keep_holes, downsample=1.0, slide_size=(600, ROWS))
+    polygons = outlines(raster, cut_holes=cut_holes, downsample=1.0, slide_size=(600, ROWS))
     assert len(polygons) > 3
     assert all(polygon.is_valid and polygon.geom_type == "Polygon" for polygon in polygons)
 
     # Independent: 8-connected parts; 4-connected holes, that is background out of reach of the border.
-    expected = ndimage.binary_fill_holes(raster) if not keep_holes else raster.copy()
-    if keep_holes:
+    expected = ndimage.binary_fill_holes(raster) if not cut_holes else raster.copy()
+    if cut_holes:
         holes, _ = ndimage.label(ndimage.binary_fill_holes(raster) & ~raster)
         sizes = np.bincount(holes.ravel())
         expected[(sizes < 3800)[holes] & (holes > 0)] = True
@@ -140,7 +140,7 @@ def test_masks_of_any_size_keep_their_area_and_place(rows, columns):
     ys, xs = np.mgrid[0:rows, 0:columns] + 0.5
     raster = shapely.contains_xy(truth, (xs * downsample_x).ravel(), (ys * downsample_y).ravel()).reshape(rows, columns)
     (polygon,) = mask_to_polygons(
-        TissueMask(raster, downsample_x, downsample_y), keep_holes=False, slide_size=slide_size
+        TissueMask(raster, downsample_x, downsample_y), cut_holes=False, slide_size=slide_size
     )
     overlap = polygon.intersection(truth).area / polygon.union(truth).area
     assert overlap > (0.95 if rows == 100 else 0.985)
@@ -150,7 +150,7 @@ def test_a_diagonal_touch_is_made_valid_as_separate_polygons():
     raster = blank()
     raster[100:200, 100:200] = True
     raster[200:300, 200:300] = True
-    polygons = outlines(raster, keep_holes=True)
+    polygons = outlines(raster, cut_holes=True)
     assert all(polygon.is_valid for polygon in polygons)
     assert sum(polygon.area for polygon in polygons) == pytest.approx(2 * 990**2)
 
@@ -159,26 +159,26 @@ def test_outlines_are_clipped_to_the_slide_and_run_from_top_to_bottom():
     raster = blank()
     raster[1500:, 700:] = True
     raster[100:300, 100:300] = True
-    first, second = outlines(raster, keep_holes=False, slide_size=(14_000, 19_500))
+    first, second = outlines(raster, cut_holes=False, slide_size=(14_000, 19_500))
     assert first.bounds == (1000, 1000, 2990, 2990)
     assert second.bounds == (7000, 15_000, 14_000, 19_500)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2000, 10), (10, 2000), (185, 139)])
 def test_an_empty_mask_has_no_outlines(shape):
-    assert outlines(np.zeros(shape, bool), keep_holes=True) == []
+    assert outlines(np.zeros(shape, bool), cut_holes=True) == []
 
 
 def test_a_very_wide_mask_is_not_blown_up():
     raster = np.zeros((10, 4000), bool)
     raster[:, 1000:2000] = True
-    (polygon,) = mask_to_polygons(TissueMask(raster, 10.0, 10.0), keep_holes=False, slide_size=(40_000, 100))
+    (polygon,) = mask_to_polygons(TissueMask(raster, 10.0, 10.0), cut_holes=False, slide_size=(40_000, 100))
     assert polygon.intersection(box(10_000, 0, 20_000, 100)).area > 0.97 * 10_000 * 100
     assert polygon.area < 1.03 * 10_000 * 100
 
 
 def test_a_full_mask_is_one_outline_of_nearly_the_whole_slide():
-    (polygon,) = outlines(np.ones((ROWS, WIDTH), bool), keep_holes=False)
+    (polygon,) = outlines(np.ones((ROWS, WIDTH), bool), cut_holes=False)
     assert 0.998 < polygon.area / (SLIDE[0] * SLIDE[1]) <= 1
 
 

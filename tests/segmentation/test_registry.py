@@ -19,7 +19,6 @@ from trident.segmentation.registry import (
     check_available,
     removal_asked_for,
     removal_settings,
-    require_weights,
     segment_tissue,
     segmentation_model_factory,
     segmenter_settings,
@@ -106,7 +105,6 @@ def test_registered_weights_are_found_and_hashed(tmp_path, registered):
     (tmp_path / "any.ckpt").write_bytes(b"weights")
     registered({"hest": "any.ckpt", "grandqc": None})
     digest = weights.sha256_of(tmp_path / "any.ckpt")
-    require_weights("hest")
     assert segmenter_settings("hest", 0.4) == {
         "segmenter": "hest",
         "segmenter_magnification": 10,
@@ -120,10 +118,10 @@ def test_registered_weights_are_found_and_hashed(tmp_path, registered):
 def test_a_wrong_registry_is_told_at_once(registered):
     path = registered({"hest": "/nowhere/hest.ckpt"})
     with pytest.raises(WeightsError, match=f"/nowhere/hest.ckpt: no such file .the path in {path}"):
-        require_weights("hest")
+        segmenter_settings("hest", 0.5)
     registered({"hset": None})
     with pytest.raises(WeightsError, match="unknown segmentation model 'hset'; did you mean hest"):
-        require_weights("hest")
+        segmenter_settings("hest", 0.5)
 
 
 def test_packaged_registry_lists_every_model():
@@ -131,24 +129,14 @@ def test_packaged_registry_lists_every_model():
     assert content["segmentation"] == dict.fromkeys(SPECS)
 
 
-def test_weights_that_could_be_downloaded_are_not(monkeypatch):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(weights, "locate", lambda source, path=None: None)
-    monkeypatch.setattr(weights, "fetch", lambda source, path=None: pytest.fail("a download was begun"))
-    require_weights("hest")
-
-
 def test_offline_without_weights_one_line_says_where_they_are(tmp_path):
     code = (
         "import sys\n"
         "from trident.errors import WeightsError\n"
-        "from trident.segmentation.registry import require_weights, segmenter_settings\n"
-        "require_weights('otsu')\n"
+        "from trident.segmentation.registry import segmentation_model_factory, segmenter_settings\n"
         "for name in ('hest', 'grandqc', 'grandqc_artifact'):\n"
         "    try:\n"
-        "        require_weights(name)\n"
+        "        segmentation_model_factory(name)\n"
         "    except WeightsError as error:\n"
         "        print(error)\n"
         "assert segmenter_settings('hest', 0.5)['segmenter_weights_sha256'] is None\n"
@@ -187,8 +175,8 @@ def test_from_a_slide_to_outlines(pyramid_slide):
     slide = pyramid_slide(level0, downsamples=(1, 4), mpp=1.0)
     seen = []
     segmenter = segmentation_model_factory("otsu")
-    (ring,) = segment_tissue(slide, segmenter, keep_holes=True, progress=lambda done, total: seen.append((done, total)))
-    (filled,) = segment_tissue(slide, segmenter, keep_holes=False)
+    (ring,) = segment_tissue(slide, segmenter, cut_holes=True, progress=lambda done, total: seen.append((done, total)))
+    (filled,) = segment_tissue(slide, segmenter, cut_holes=False)
     assert seen == [(1, 1)]
     centre = shapely.Point(1500, 2000)
     for found, truth in (
@@ -207,7 +195,7 @@ def test_real_slide_outlines_agree_with_their_mask(shared_slides):
     segmenter = segmentation_model_factory("otsu")
     with open_slide(shared_slides / "TCGA-CR-7395-no-mpp.svs", mpp=2.0) as slide:
         mask = segmenter.segment(slide)
-        polygons = segment_tissue(slide, segmenter, keep_holes=True)
+        polygons = segment_tissue(slide, segmenter, cut_holes=True)
         slide_area = slide.dimensions[0] * slide.dimensions[1]
     assert sum(len(polygon.interiors) for polygon in polygons) == 1  # the tear in the middle
     assert all(polygon.is_valid for polygon in polygons)

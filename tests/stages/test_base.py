@@ -238,3 +238,34 @@ def test_the_recipe_says_who_made_it_and_never_depends_on_that(make_stage: Make)
     content["recipe"]["facts"]["trident_version"] = "99"
     make_stage("segmentation").output.write_text(json.dumps(content))
     assert make_stage("segmentation").status().done
+
+
+def test_a_damaged_file_that_people_edit_is_never_replaced_unasked(
+    make_stage: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = make_stage("segmentation")
+    run_stage(stage)
+    stage.output.write_text("{ a stray comma, }")
+    monkeypatch.setattr(type(stage), "edited_by_hand", True)
+    with pytest.raises(RecipeMismatchError, match=r"ab\.json: damaged"):
+        run_stage(stage)
+    assert stage.output.read_text() == "{ a stray comma, }"
+    run_stage(make_stage("segmentation", overwrite_run="r2"))
+    assert make_stage("segmentation").status().done
+
+
+def test_what_another_run_made_meanwhile_is_not_replaced(make_stage: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_stage(make_stage("segmentation"))
+    late = make_stage("coords", coords={"step": 2})
+    real_enter = OutputLock.__enter__
+
+    def enter_after_the_other(lock: OutputLock) -> OutputLock:
+        monkeypatch.setattr(OutputLock, "__enter__", real_enter)
+        run_stage(make_stage("coords", coords={"step": 1}))
+        return real_enter(lock)
+
+    monkeypatch.setattr(OutputLock, "__enter__", enter_after_the_other)
+    with pytest.raises(RecipeMismatchError, match=r"step: 1 -> 2"):
+        run_stage(late)
+    assert late.produced == 0
+    assert make_stage("coords", coords={"step": 1}).status().done

@@ -55,7 +55,7 @@ def stage(tmp_path: Path, drawn_slides: Callable[..., Path]) -> Callable[..., Se
     context = StageContext(JobLayout(tmp_path / "job", GRID), frozenset({SEGMENTATION}), max_workers=0)
 
     def make(segmenter: object, remover: NeuralSegmenter | None = None) -> SegmentationStage:
-        return SegmentationStage.of_model(context, source, segmenter, keep_holes=False, artifact_remover=remover)
+        return SegmentationStage.of_model(context, source, segmenter, cut_holes=False, artifact_remover=remover)
 
     return make
 

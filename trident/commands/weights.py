@@ -12,7 +12,7 @@ from pathlib import Path
 from trident import exit_codes
 from trident.commands.table import FORMATS, Format, Row, show
 from trident.encoders.models_list import choose_models
-from trident.encoders.weights import LOCAL_CKPTS_ENV, WeightsSource, fetch, locate
+from trident.encoders.weights import LOCAL_CKPTS_ENV, WeightsSource, fetch, locate, sha256_of
 from trident.errors import StoreError, TridentError
 
 REGISTRY_NAME = "local_ckpts.json"
@@ -122,7 +122,7 @@ def _copy(source: Path, target: Path) -> None:
     """Copy a file, unless it is there already; the copy appears under its name only when it is whole."""
     from trident.store.atomic import atomic_path
 
-    if target.exists() and target.stat().st_size == source.stat().st_size:
+    if target.exists() and sha256_of(target) == sha256_of(source):
         return
     with atomic_path(target) as temporary:
         shutil.copyfile(source, temporary)

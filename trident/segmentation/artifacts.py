@@ -49,7 +49,7 @@ def remove_artifacts(
     clean &= found
     if np.array_equal(clean, found):
         return list(tissue)
-    return mask_to_polygons(grid.tissue_mask(clean), keep_holes=True, slide_size=slide.dimensions)
+    return mask_to_polygons(grid.tissue_mask(clean), cut_holes=True, slide_size=slide.dimensions)
 
 
 def draw_polygons(mask: NDArray[np.bool_], polygons: Sequence[Polygon], level0_per_mask_px: float) -> None:

@@ -27,21 +27,21 @@ _NEXT, _FIRST_CHILD, _PARENT = 0, 2, 3
 """Columns of OpenCV's hierarchy."""
 
 
-def mask_to_polygons(mask: TissueMask, *, keep_holes: bool, slide_size: tuple[int, int]) -> list[Polygon]:
+def mask_to_polygons(mask: TissueMask, *, cut_holes: bool, slide_size: tuple[int, int]) -> list[Polygon]:
     """Outlines of the tissue, valid and inside the slide, from the top of the slide to its bottom.
 
     The mask is scaled to 2,000 rows (bilinear where that enlarges, area where it shrinks, then cut at one half). An
     outline runs through the centres of its border pixels, as `cv2.findContours` gives it. It is scaled to level 0 by
     multiplication alone, so pixel (0, 0) lands on (0, 0).
 
-    Without `keep_holes` an outline is filled: what lies within it, islands in its holes included, belongs to it. With
-    `keep_holes` it keeps its 20 largest holes of over 4,000 px each and the others are filled; an island in a kept
+    Without `cut_holes` an outline is filled: what lies within it, islands in its holes included, belongs to it. With
+    `cut_holes` it keeps its 20 largest holes of over 4,000 px each and the others are filled; an island in a kept
     hole is an outline of its own. Outlines whose net area, which is the outer contour's less its kept holes', is not
     over 1,000 px are dropped.
 
     Args:
         mask: of the whole slide.
-        keep_holes: cut holes out of the outlines (`--remove_holes`).
+        cut_holes: cut holes out of the outlines (`--remove_holes`).
         slide_size: (width, height) of level 0.
 
     Returns:
@@ -51,7 +51,7 @@ def mask_to_polygons(mask: TissueMask, *, keep_holes: bool, slide_size: tuple[in
     scale_x = mask.downsample_x * mask.mask.shape[1] / raster.shape[1]
     scale_y = mask.downsample_y * mask.mask.shape[0] / raster.shape[0]
     outlines = np.asarray(
-        [_to_polygon(rings, scale_x, scale_y) for rings in _outlines(raster, keep_holes)], dtype=object
+        [_to_polygon(rings, scale_x, scale_y) for rings in _outlines(raster, cut_holes)], dtype=object
     )
     clipped = shapely.intersection(shapely.make_valid(outlines), shapely.box(0, 0, *slide_size))
     parts = shapely.get_parts(shapely.get_parts(clipped))
@@ -69,7 +69,7 @@ def _scale_to_rows(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return np.where(scaled > 127, np.uint8(255), np.uint8(0))
 
 
-def _outlines(raster: NDArray[np.uint8], keep_holes: bool) -> list[list[_Contour]]:
+def _outlines(raster: NDArray[np.uint8], cut_holes: bool) -> list[list[_Contour]]:
     """Rings of each outline that is kept: the outer contour, then its kept holes."""
     # The whole tree rather than two levels of it: what lies within a filled hole is found by following it down.
     contours, hierarchy = cv2.findContours(raster, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
@@ -80,7 +80,7 @@ def _outlines(raster: NDArray[np.uint8], keep_holes: bool) -> list[list[_Contour
     pending = [index for index in range(len(contours)) if tree[index][_PARENT] < 0]
     while pending:
         outer = pending.pop()
-        holes = _kept_holes(contours, _children(tree, outer)) if keep_holes else []
+        holes = _kept_holes(contours, _children(tree, outer)) if cut_holes else []
         net_area_px = cv2.contourArea(contours[outer]) - sum(cv2.contourArea(contours[hole]) for hole in holes)
         if net_area_px > _MIN_NET_AREA_PX:
             outlines.append([contours[index] for index in (outer, *holes)])

@@ -36,28 +36,6 @@ def check_available(name: str) -> None:
         raise SettingsError(f"--segmenter {name} is unknown{hint} Choose one of: {', '.join(SEGMENTER_NAMES)}")
 
 
-def require_weights(name: str, weights_path: Path | str | None = None) -> None:
-    """Say before any slide is touched that a model's weights cannot be had. Nothing is downloaded here.
-
-    Args:
-        name: a segmenter, or `grandqc_artifact`; `otsu` needs no weights.
-        weights_path: file or folder of the weights, where the user gave one.
-
-    Raises:
-        WeightsError: the given or registered path is wrong; or the weights are not on this machine, and it is offline
-            (HF_HUB_OFFLINE).
-        SettingsError: a path is given for `otsu`.
-    """
-    if name not in SPECS:
-        _check_no_weights(name, weights_path)
-        return
-    if weights.locate(SPECS[name], weights_path) is None:
-        from huggingface_hub import constants
-
-        if constants.HF_HUB_OFFLINE:
-            weights.fetch(SPECS[name])  # tells where they are published, and what to do
-
-
 def segmentation_model_factory(
     name: str,
     *,
@@ -195,14 +173,14 @@ def removal_settings(
 
 
 def segment_tissue(
-    slide: Slide, segmenter: Segmenter, *, keep_holes: bool = False, progress: Progress | None = None
+    slide: Slide, segmenter: Segmenter, *, cut_holes: bool = False, progress: Progress | None = None
 ) -> list[Polygon]:
     """Outlines of a slide's tissue in level-0 pixels; empty where there is none.
 
     Args:
         slide: to look at.
         segmenter: finds the mask.
-        keep_holes: cut holes out of the outlines.
+        cut_holes: cut holes out of the outlines.
         progress: called with (parts done, their total).
 
     Raises:
@@ -211,7 +189,7 @@ def segment_tissue(
     """
     from trident.segmentation.contours import mask_to_polygons
 
-    return mask_to_polygons(segmenter.segment(slide, progress), keep_holes=keep_holes, slide_size=slide.dimensions)
+    return mask_to_polygons(segmenter.segment(slide, progress), cut_holes=cut_holes, slide_size=slide.dimensions)
 
 
 def _neural(

@@ -93,6 +93,10 @@ class Stage(ABC):
     """One stage of the pipeline for one slide."""
 
     kind: ClassVar[str]
+    edited_by_hand: ClassVar[bool] = False
+    """Whether people change the output: then a damaged one is never replaced unasked."""
+    uses_device: bool = False
+    """Whether the stage computes on the device of the job."""
 
     def __init__(self, context: StageContext, source: SlideSource, output: Path | None = None) -> None:
         """Args:
@@ -146,15 +150,20 @@ class Stage(ABC):
         """The stage in a message for people."""
         return self.key.replace("_", " ").replace(":", " ")
 
-    def wanted_recipe(self, **facts: Any) -> Recipe:
-        """The recipe that a new output carries."""
+    def wanted_recipe(self, inputs: dict[str, str] | None = None, **facts: Any) -> Recipe:
+        """The recipe that a new output carries.
+
+        Args:
+            inputs: digests taken before the inputs were read; None: as they are now.
+            facts: recorded, never compared.
+        """
         made = {
             "trident_version": trident.__version__,
             "made_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "host": platform.node(),
             "run": self.context.overwrite_run,
         }
-        return Recipe(stage=self.key, settings=self.settings(), inputs=self.inputs(), facts={**made, **facts})
+        return Recipe(stage=self.key, settings=self.settings(), inputs=inputs or self.inputs(), facts={**made, **facts})
 
     def status(self) -> Status:  # noqa: PLR0911 - one return a condition reads best
         """Whether the output is done, and if not, why not."""
@@ -166,8 +175,11 @@ class Stage(ABC):
             return Status(Condition.BLOCKED, f"{self.output} is missing and --task does not include {self.label}")
         try:
             found = self.read_recipe()
+        except StoreError as error:
+            return self._damaged(str(error), made_here)
+        try:
             wanted = self.wanted_recipe()
-        except StoreError as error:  # this file is damaged, or the one that it was made from
+        except StoreError as error:  # the file that it was made from is damaged
             return Status(Condition.STALE if made_here else Condition.BLOCKED, str(error))
         if made_here and not self._from_this_overwrite(found):
             return Status(Condition.OVERWRITE, "exists; --overwrite makes it anew")
@@ -179,6 +191,13 @@ class Stage(ABC):
         if made_here:
             return self._redo(verdict)
         return Status(Condition.DONE, f"exists ({verdict.describe()}), used as it is")
+
+    def _damaged(self, why: str, made_here: bool) -> Status:
+        if not made_here:
+            return Status(Condition.BLOCKED, why)
+        if self.edited_by_hand and self.context.overwrite_run is None:  # somebody's work may be in it
+            return Status(Condition.CONFLICT, why)
+        return Status(Condition.STALE, why)
 
     def _blocked_by(self) -> str | None:
         """Why this stage cannot be made: an earlier one is missing, and this run does not make it."""
@@ -254,18 +273,14 @@ def run_stage(
         LockHeldError: another running process is writing this output.
         TridentError: whatever the stage itself finds.
     """
-    status = stage.status()
+    status = _checked(stage)
     if status.done:
-        return StageResult(message=status.why, outputs={"output": stage.output}, skipped=True)
-    if status.condition is Condition.CONFLICT:
-        raise RecipeMismatchError(status.why)
-    if status.condition is Condition.BLOCKED:
-        raise StageNotRequestedError(f"{status.why}; run with --task all, or run that stage first")
+        return _skipped(stage, status)
     started = time.monotonic()
     with OutputLock(stage.output):
-        status = stage.status()  # another run may have made it while we waited for the lock
+        status = _checked(stage)  # another run may have been here before we had the lock
         if status.done:
-            return StageResult(message=status.why, outputs={"output": stage.output}, skipped=True)
+            return _skipped(stage, status)
         if status.condition is not Condition.MISSING:
             logger.info("%s: %s: made anew: %s", stage.source.name, stage.label, status.why)
         if on_start is not None:
@@ -277,6 +292,20 @@ def run_stage(
             on_end(result)
     logger.info("%s: %s: %s (%.1f s)", stage.source.name, stage.label, result.message, time.monotonic() - started)
     return result
+
+
+def _checked(stage: Stage) -> Status:
+    """Where the stage stands; raises where it must not run."""
+    status = stage.status()
+    if status.condition is Condition.CONFLICT:
+        raise RecipeMismatchError(status.why)
+    if status.condition is Condition.BLOCKED:
+        raise StageNotRequestedError(f"{status.why}; run with --task all, or run that stage first")
+    return status
+
+
+def _skipped(stage: Stage, status: Status) -> StageResult:
+    return StageResult(message=status.why, outputs={"output": stage.output}, skipped=True)
 
 
 def write_stage_config(stage: Stage) -> None:

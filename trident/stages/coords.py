@@ -109,6 +109,7 @@ class CoordsStage(Stage):
 
         assert self.grid is not None
         layout, name = self.context.layout, self.source.name
+        inputs = self.inputs()
         polygons = geojson.read_tissue(self.tissue.output)
         with self.open_slide() as slide:
             geometry = PatchGeometry(
@@ -135,7 +136,7 @@ class CoordsStage(Stage):
                 with atomic_path(layout.coords_image(name)) as path:
                     save_jpeg(path, picture)
             dumped = self._dump(slide, geometry, coords) if self.dump else None
-            recipe = self.wanted_recipe(reader=slide.reader_type, level0_mpp=slide.mpp)
+            recipe = self.wanted_recipe(inputs, reader=slide.reader_type, level0_mpp=slide.mpp)
             h5.write_coords(self.output, coords, geometry.attributes(name, str(layout.grid_dir)), recipe)
             message = (
                 f"{len(coords)} patches"

@@ -25,6 +25,7 @@ class PatchFeaturesStage(Stage):
     """Features of the patches of one slide, in the order of its coordinates."""
 
     kind = PATCH_FEATURES
+    uses_device = True
 
     def __init__(
         self,
@@ -128,13 +129,17 @@ class PatchFeaturesStage(Stage):
         from trident.patching.reader import PatchReader
         from trident.store import digests, h5
 
+        inputs = self.inputs()
         found = h5.read_coords(self.coords.output)
         encoder = self.load_encoder()
         self.encoder_settings = {**self.encoder_settings, "weights_sha256": encoder.weights_sha256}
         with self.open_slide() as slide:
             plan, attributes = plan_from_attributes(found.attributes, slide, source=self.coords.output)
             recipe = self.wanted_recipe(
-                reader=slide.reader_type, precision=_precision(encoder, self.context.device), device=self.context.device
+                inputs,
+                reader=slide.reader_type,
+                precision=_precision(encoder, self.context.device),
+                device=self.context.device,
             )
             digest = hashlib.sha256(recipe.inputs["coords"].encode())
             with h5.FeatureFileWriter(
@@ -200,6 +205,7 @@ class SlideFeaturesStage(Stage):
         """
         super().__init__(context, source, output)
         self.encoder_settings = encoder_settings
+        self.uses_device = not encoder_name.startswith("mean-")
         self.features = features
         self.encoder_name = encoder_name
         self.load_encoder = load_encoder
@@ -256,6 +262,7 @@ class SlideFeaturesStage(Stage):
         from trident.features.slide import embed_slide
         from trident.store import h5
 
+        inputs = self.inputs()
         found = h5.read_features(self.features.output)
         encoder = self.load_encoder()
         self.encoder_settings = {**self.encoder_settings, "weights_sha256": encoder.weights_sha256}
@@ -275,6 +282,7 @@ class SlideFeaturesStage(Stage):
             savetodir=str(self.output.parent),
             encoder=self.encoder_name,
             recipe=self.wanted_recipe(
+                inputs,
                 patch_encoder=self.features.encoder_name,
                 precision=_precision(encoder, self.context.device),
                 device=self.context.device,

@@ -89,6 +89,7 @@ class PatientStage(Stage):
     def produce(self, progress: Progress) -> StageResult:
         from trident.store import h5
 
+        inputs = self.inputs()
         missing = [str(path) for path in self._files().values() if not path.exists()]
         if missing:
             raise StageNotRequestedError(
@@ -104,7 +105,7 @@ class PatientStage(Stage):
             name=self.source.name,
             savetodir=str(self.output.parent),
             encoder=self.slide_encoder,
-            recipe=self.wanted_recipe(slides=list(self.slides), device=self.context.device),
+            recipe=self.wanted_recipe(inputs, slides=list(self.slides), device=self.context.device),
         )
         message = f"{len(embedding)} features from {n_used} of {len(self.slides)} slides"
         return StageResult(message if n_used == len(self.slides) else f"{message}; the others have no patches")

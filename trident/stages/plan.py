@@ -99,7 +99,7 @@ class JobStages:
             source,
             load_segmenter=partial(models.segmenter, settings.segmenter, settings.seg_conf_thresh, *where),
             segmenter_settings=dict(self._tissue_settings),
-            keep_holes=settings.remove_holes,
+            cut_holes=settings.remove_holes,
             load_artifact_remover=(
                 None
                 if self._removal == "none"

@@ -23,6 +23,7 @@ class SegmentationStage(Stage):
     """Tissue outlines of one slide, in level-0 pixels."""
 
     kind = SEGMENTATION
+    edited_by_hand = True
 
     def __init__(
         self,
@@ -31,21 +32,22 @@ class SegmentationStage(Stage):
         *,
         load_segmenter: Callable[[], Segmenter],
         segmenter_settings: dict[str, Any],
-        keep_holes: bool,
+        cut_holes: bool,
         load_artifact_remover: Callable[[], NeuralSegmenter] | None = None,
         output: Path | None = None,
     ) -> None:
         """Args:
         load_segmenter: called only if the stage runs.
         segmenter_settings: name and whatever else shapes the outlines, the removal of artifacts included.
-        keep_holes: cut holes out of the outlines.
+        cut_holes: cut holes out of the outlines.
         load_artifact_remover: makes the model that removes artifacts from the tissue; None leaves them in.
         """
         super().__init__(context, source, output)
         self.load_segmenter = load_segmenter
         self.segmenter_settings = segmenter_settings
-        self.keep_holes = keep_holes
+        self.cut_holes = cut_holes
         self.load_artifact_remover = load_artifact_remover
+        self.uses_device = load_artifact_remover is not None or segmenter_settings.get("segmenter") != "otsu"
 
     @classmethod
     def of_model(
@@ -54,7 +56,7 @@ class SegmentationStage(Stage):
         source: SlideSource,
         segmenter: Segmenter,
         *,
-        keep_holes: bool,
+        cut_holes: bool,
         artifact_remover: NeuralSegmenter | None = None,
     ) -> SegmentationStage:
         """The stage for models that are loaded already."""
@@ -63,16 +65,14 @@ class SegmentationStage(Stage):
             source,
             load_segmenter=lambda: segmenter,
             segmenter_settings=_settings_of(segmenter, artifact_remover),
-            keep_holes=keep_holes,
+            cut_holes=cut_holes,
             load_artifact_remover=None if artifact_remover is None else lambda: artifact_remover,
         )
 
     @classmethod
     def given(cls, context: StageContext, source: SlideSource, output: Path | None = None) -> SegmentationStage:
         """Outlines that exist already, whoever made them, as the input of another stage; it cannot be run."""
-        return cls(
-            context, source, load_segmenter=_no_segmenter, segmenter_settings={}, keep_holes=False, output=output
-        )
+        return cls(context, source, load_segmenter=_no_segmenter, segmenter_settings={}, cut_holes=False, output=output)
 
     def usual_output(self) -> Path:
         return self.context.layout.tissue(self.source.name)
@@ -82,7 +82,7 @@ class SegmentationStage(Stage):
         return None
 
     def settings(self) -> dict[str, Any]:
-        return {**self.segmenter_settings, "remove_holes": self.keep_holes, **self.mpp_settings()}
+        return {**self.segmenter_settings, "remove_holes": self.cut_holes, **self.mpp_settings()}
 
     def inputs(self) -> dict[str, str]:
         return self.slide_inputs()
@@ -116,6 +116,7 @@ class SegmentationStage(Stage):
             with atomic_path(layout.contours_image(name)) as path:
                 save_jpeg(path, draw_tissue(thumbnail, polygons, slide.dimensions))
             recipe = self.wanted_recipe(
+                self.inputs(),
                 reader=slide.reader_type,
                 level0_mpp=slide.mpp,
                 mpp_source=slide.mpp_source,
@@ -140,7 +141,7 @@ class SegmentationStage(Stage):
         """The outlines, and the stage's message about them."""
         from trident.segmentation.registry import segment_tissue
 
-        polygons = segment_tissue(slide, segmenter, keep_holes=self.keep_holes, progress=progress)
+        polygons = segment_tissue(slide, segmenter, cut_holes=self.cut_holes, progress=progress)
         if remover is None or not polygons:
             return polygons, _count(polygons)
         from trident.segmentation.artifacts import remove_artifacts

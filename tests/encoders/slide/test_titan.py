@@ -102,26 +102,29 @@ def dense(state: State, features: NDArray[np.float32], coords: NDArray[np.int64]
     length = len(x)
     distance = torch.zeros(length, length, dtype=torch.float64)
     distance[1:, 1:] = torch.cdist(places, places, compute_mode="donot_use_mm_for_euclid_dist")
+    width = len(w["norm.weight"])
+    size = width // 12
     slopes = [2.0**-power for power in (1, 2, 3, 4, 5, 6, 7, 8, 0.5, 1.5, 2.5, 3.5)]
     for layer in range(6):
         name = f"blocks.modules_list.{layer}"
-        parts = linear(norm(x, f"{name}.norm1", 1e-6), f"{name}.attn.qkv").split(THIN, dim=1)
+        parts = linear(norm(x, f"{name}.norm1", 1e-6), f"{name}.attn.qkv").split(width, dim=1)
         heads = []
         for head, slope in enumerate(slopes):
-            q, k, v = (part[:, 8 * head : 8 * head + 8] for part in parts)
-            heads.append((q @ k.T / 8**0.5 - slope * distance).softmax(dim=1) @ v)
+            q, k, v = (part[:, size * head : size * head + size] for part in parts)
+            heads.append((q @ k.T / size**0.5 - slope * distance).softmax(dim=1) @ v)
         x = x + linear(torch.cat(heads, dim=1), f"{name}.attn.proj")
         hidden = functional.gelu(linear(norm(x, f"{name}.norm2", 1e-6), f"{name}.mlp.fc1"))
         x = x + linear(hidden, f"{name}.mlp.fc2")
     x = norm(x, "norm", 1e-6)
     keys = norm(x, "attn_pool_contrastive.ln_k", 1e-5)
     query = norm(w["attn_pool_contrastive.query"], "attn_pool_contrastive.ln_q", 1e-5)
-    weights = w["attn_pool_contrastive.attn.in_proj_weight"].split(THIN)
-    biases = w["attn_pool_contrastive.attn.in_proj_bias"].split(THIN)
+    weights = w["attn_pool_contrastive.attn.in_proj_weight"].split(width)
+    biases = w["attn_pool_contrastive.attn.in_proj_bias"].split(width)
     q, k, v = (one @ weight.T + bias for one, weight, bias in zip((query, keys, keys), weights, biases, strict=True))
+    size = width // 8
     pooled = [
-        (q[:, part] @ k[:, part].T / 12**0.5).softmax(dim=1) @ v[:, part]
-        for part in (slice(12 * head, 12 * head + 12) for head in range(8))
+        (q[:, part] @ k[:, part].T / size**0.5).softmax(dim=1) @ v[:, part]
+        for part in (slice(size * head, size * head + size) for head in range(8))
     ]
     return linear(torch.cat(pooled, dim=1), "attn_pool_contrastive.attn.out_proj")[0].numpy()
 
