@@ -81,7 +81,12 @@ def test_moved_to_its_device(remover: NeuralSegmenter, monkeypatch: pytest.Monke
     moved: list[object] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(NeuralSegmenter, "to", lambda self, device: moved.append(device) or self)
+
+    def move(self: NeuralSegmenter, device: object) -> NeuralSegmenter:
+        moved.append(device)
+        return self
+
+    monkeypatch.setattr(NeuralSegmenter, "to", move)
     assert place_artifact_remover(remover, "cuda:1") is remover
     assert place_artifact_remover(None, "cuda:1") is None
     assert moved == ["cuda:1"]

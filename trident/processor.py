@@ -158,11 +158,7 @@ class Processor:
 
         def stage_of(wsi: WSI) -> Stage:
             return SegmentationStage.of_model(
-                context,
-                wsi.source,
-                segmentation_model,
-                cut_holes=not holes_are_tissue,
-                artifact_remover=remover,
+                context, wsi.source, segmentation_model, cut_holes=not holes_are_tissue, artifact_remover=remover
             )
 
         def done(wsi: WSI, stage: Stage) -> None:
@@ -366,7 +362,8 @@ class Processor:
                     raise StageNotRequestedError(
                         f"{wsi.slide_path}: {stage.needs.output} is missing; call {needs} first"
                     )
-                result = run_stage(stage, on_start=partial(record_start, stage))
+                record = partial(record_result, stage)  # under the lock, so that the next to hold it sees it
+                result = run_stage(stage, on_start=partial(record_start, stage), on_end=record)
             except LockHeldError as error:  # another run is at it: no failure of this slide
                 logger.warning("%s: %s is left to another run: %s", wsi.name, stage.label, error)
                 continue
@@ -377,7 +374,8 @@ class Processor:
                 unforeseen = not isinstance(error, TridentError)
                 logger.error("%s: %s failed: %s", wsi.name, stage.label, describe_error(error), exc_info=unforeseen)
                 continue
-            record_result(stage, result)
+            if result.skipped:
+                record(result)
             if done is not None:
                 done(wsi, stage)
 

@@ -200,7 +200,7 @@ def main() -> None:
     model = fit(train, given.epochs)
     torch.save(model.state_dict(), given.out / "classifier.pt")
     for name, part in (("training", train), ("test", test)):
-        print(f"{name} accuracy: {accuracy(model, part):.2f} ({len(part)} slides)")  # noqa: T201
+        print(f"{name} accuracy: {accuracy(model, part):.2f} ({len(part)} slides)")
 
     shown = next(bag for bag in test if bag.kind == 1)
     scores = attention_of(model, shown)
@@ -217,9 +217,9 @@ def main() -> None:
         )
     in_cluster = shows_cluster(shown, clusters[shown.name])
     top = np.argsort(-scores)[: int(in_cluster.sum())]
-    print(f"patches with dark clusters: {in_cluster.mean():.2f} of all in {shown.name}, ", end="")  # noqa: T201
-    print(f"{in_cluster[top].mean():.2f} of the {len(top)} with the most attention")  # noqa: T201
-    print(f"heatmap: {picture}")  # noqa: T201
+    print(f"patches with dark clusters: {in_cluster.mean():.2f} of all in {shown.name}, ", end="")
+    print(f"{in_cluster[top].mean():.2f} of the {len(top)} with the most attention")
+    print(f"heatmap: {picture}")
 
 
 if __name__ == "__main__":

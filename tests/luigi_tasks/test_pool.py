@@ -72,7 +72,10 @@ def test_skip_errors_may_come_from_the_environment(job: Any, monkeypatch: pytest
 
 @pytest.mark.parametrize(
     ("more", "expected"),
-    [({"pooling": "median"}, "--pooling median: choose one of mean, early"), ({"slide_encoder": "mean-uni"}, "did you mean 'mean-uni_v")],
+    [
+        ({"pooling": "median"}, "--pooling median: choose one of mean, early"),
+        ({"slide_encoder": "mean-uni"}, "did you mean 'mean-uni_v"),
+    ],
 )
 def test_wrong_options_are_one_line(job: Any, more: dict[str, Any], expected: str) -> None:
     with pytest.raises(SettingsError, match=expected):

@@ -75,7 +75,8 @@ class _Attention(nn.Module):
         """(1 + n, width) -> the same; `cells` (n, 2), float32, are those of all tokens but the class token."""
         length = len(tokens)
         qkv = self.qkv(tokens).reshape(1, length, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
-        query, key, value = qkv.unbind(0)  # (1, heads, length, width / heads) each
+        query, key, value = (one.contiguous() for one in qkv.unbind(0))  # (1, heads, length, width / heads) each
+        del qkv  # every block reads all keys and values: one head's lie together now
         slopes = torch.tensor(alibi_slopes(HEADS), device=tokens.device).reshape(HEADS, 1, 1)
         most = MAX_BIASES if tokens.device.type == "cpu" else MAX_BIASES_GPU
         at_once = max(1, min(MAX_QUERIES, length, most // (HEADS * length)))
