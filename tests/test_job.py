@@ -194,6 +194,16 @@ def test_the_grid_directory(make: Callable[..., Job], options: dict[str, Any], g
         ({"wsi_dir": None}, SettingsError, "--wsi_dir"),
         ({"slide_path": "a.svs", "wsi_dir": "."}, SettingsError, "either --wsi_dir"),
         ({"overlap": 512}, SettingsError, "--overlap 512 must be smaller than --patch_size 512"),
+        (
+            {"task": "all", "segmenter": "otsu", "patch_encoder": "uni_v1", "patch_encoder_img_size": 225},
+            SettingsError,
+            "img_size 225 of patch encoder uni_v1 is not a multiple of its token size, 16 px",
+        ),
+        (
+            {"task": "all", "segmenter": "otsu", "slide_encoder": "titan", "patch_size": 256, "overlap": 8},
+            SettingsError,
+            "give --patch_size 512 --mag 20 --overlap 0",
+        ),
         ({"wsi_dir": "nowhere"}, DiscoveryError, "nowhere: the slide folder does not exist; check --wsi_dir"),
         ({"wsi_ext": ".ndpi"}, DiscoveryError, "no slide found with extension .ndpi"),
         ({"slide_path": "gone.svs"}, SlideError, "gone.svs: no such slide"),

@@ -185,6 +185,7 @@ def _check(job: Job) -> None:
 
 def _check_availability(job: Job) -> None:
     """Say at once, before any slide is touched, what this version cannot do."""
+    from trident.encoders.patch.factory import check_img_size
     from trident.encoders.patch.registry import spec as patch_encoder_spec
     from trident.encoders.slide.registry import check_available as check_slide_encoder
     from trident.encoders.slide.registry import check_grid
@@ -194,7 +195,9 @@ def _check_availability(job: Job) -> None:
     if job.makes(SEGMENTATION):
         check_segmenter(settings.segmenter)
     if job.makes(PATCH_FEATURES):
-        _warn_of_another_scale(job, patch_encoder_spec(job.patch_encoder))
+        declared = patch_encoder_spec(job.patch_encoder)
+        check_img_size(declared, settings.patch_encoder_img_size)
+        _warn_of_another_scale(job, declared)
     if job.slide_encoder and job.makes(SLIDE_FEATURES):
         check_slide_encoder(job.slide_encoder)
         if settings.coords_dir is None:

@@ -40,7 +40,7 @@ def encoder_factory(
     if declared.plugin:
         return plugins.build(declared, weights_path=weights_path, img_size=img_size, **kwargs)
     options = declared.resolve_options(kwargs)
-    _check_img_size(declared, img_size)
+    check_img_size(declared, img_size)
     found = weights.fetch(declared, weights_path)
     if found is None and declared.filenames:
         raise WeightsError(f"{name}: its weights are not published on the hub; give a file as weights_path")
@@ -63,7 +63,12 @@ def encoder_factory(
     return encoder.eval().requires_grad_(False)
 
 
-def _check_img_size(declared: PatchEncoderSpec, img_size: int | None) -> None:
+def check_img_size(declared: PatchEncoderSpec, img_size: int | None) -> None:
+    """Check that an encoder can take this custom input size; None is its usual one.
+
+    Raises:
+        SettingsError: it cannot; the message says why, and which sizes are near.
+    """
     if img_size is None:
         return
     multiple = declared.img_size_multiple

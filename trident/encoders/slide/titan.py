@@ -82,15 +82,17 @@ class _Attention(nn.Module):
         at_once = max(1, min(MAX_QUERIES, length, most // (HEADS * length)))
         # One block's memory serves all of them, unless a backward pass needs each block's own.
         memory = None if torch.is_grad_enabled() else query.new_empty((HEADS, at_once, length))
-        attended = []
+        # Written in place: small results kept between large ones that are freed would break the heap into pieces.
+        attended = torch.empty_like(query)
         for start in range(0, length, at_once):
             distances = _distances(cells, start, min(start + at_once, length))
             out = None if memory is None else memory[:, : len(distances)]
             bias = torch.mul(distances, -slopes, out=out).to(query.dtype).unsqueeze(0)
             block = query[:, :, start : start + at_once]
-            attended.append(functional.scaled_dot_product_attention(block, key, value, attn_mask=bias))
-        merged = torch.cat(attended, dim=2).squeeze(0).transpose(0, 1).reshape(length, WIDTH)
-        return cast(Tensor, self.proj(merged))
+            attended[:, :, start : start + at_once] = functional.scaled_dot_product_attention(
+                block, key, value, attn_mask=bias
+            )
+        return cast(Tensor, self.proj(attended.squeeze(0).transpose(0, 1).reshape(length, WIDTH)))
 
 
 def _distances(cells: Tensor, start: int, stop: int) -> Tensor:
