@@ -362,7 +362,7 @@ class Processor:
                     raise StageNotRequestedError(
                         f"{wsi.slide_path}: {stage.needs.output} is missing; call {needs} first"
                     )
-                record = partial(record_result, stage)  # under the lock, so that the next to hold it sees it
+                record = partial(record_result, stage)
                 result = run_stage(stage, on_start=partial(record_start, stage), on_end=record)
             except LockHeldError as error:  # another run is at it: no failure of this slide
                 logger.warning("%s: %s is left to another run: %s", wsi.name, stage.label, error)
