@@ -9,9 +9,8 @@ from typing import Any
 from trident.job import COORDS
 from trident.slides.base import Slide
 from trident.slides.discovery import SlideSource
-from trident.stages.base import Progress, Stage, StageContext, StageResult, slide_meta
+from trident.stages.base import H5Stage, Progress, StageContext, StageResult, slide_meta
 from trident.stages.segmentation import SegmentationStage
-from trident.store.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class DumpOptions:
     jpeg_quality: int = 90
 
 
-class CoordsStage(Stage):
+class CoordsStage(H5Stage):
     """Coordinates of the tissue patches of one slide."""
 
     kind = COORDS
@@ -89,11 +88,6 @@ class CoordsStage(Stage):
         if self.tissue.output.exists():
             inputs["tissue"] = self.tissue.content_digest()
         return inputs
-
-    def read_recipe(self) -> Recipe | None:
-        from trident.store import h5
-
-        return h5.read_recipe(self.output)
 
     def content_digest(self) -> str:
         from trident.store import digests

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from trident.job import PATCH_FEATURES, SLIDE_FEATURES
 from trident.slides.discovery import SlideSource
-from trident.stages.base import Progress, Stage, StageContext, StageResult, slide_meta
+from trident.stages.base import H5Stage, Progress, StageContext, StageResult, slide_meta
 from trident.stages.coords import CoordsStage
-from trident.store.recipes import Recipe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from trident.encoders.slide.base import SlideEncoder
 
 
-class PatchFeaturesStage(Stage):
+class PatchFeaturesStage(H5Stage):
     """Features of the patches of one slide, in the order of its coordinates."""
 
     kind = PATCH_FEATURES
@@ -113,11 +112,6 @@ class PatchFeaturesStage(Stage):
             inputs["coords"] = self.coords.content_digest()
         return inputs
 
-    def read_recipe(self) -> Recipe | None:
-        from trident.store import h5
-
-        return h5.read_recipe(self.output)
-
     def content_digest(self) -> str:
         from trident.store import digests
 
@@ -183,7 +177,7 @@ class PatchFeaturesStage(Stage):
             )
 
 
-class SlideFeaturesStage(Stage):
+class SlideFeaturesStage(H5Stage):
     """The embedding of one slide."""
 
     kind = SLIDE_FEATURES
@@ -247,16 +241,6 @@ class SlideFeaturesStage(Stage):
 
     def inputs(self) -> dict[str, str]:
         return {"features": self.features.content_digest()} if self.features.output.exists() else {}
-
-    def read_recipe(self) -> Recipe | None:
-        from trident.store import h5
-
-        return h5.read_recipe(self.output)
-
-    def content_digest(self) -> str:
-        from trident.store import digests
-
-        return digests.sha256_of(self.output)
 
     def produce(self, progress: Progress) -> StageResult:
         from trident.features.slide import embed_slide

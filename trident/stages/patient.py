@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from trident.errors import StageNotRequestedError, StoreError
 from trident.slides.discovery import SlideSource
-from trident.stages.base import Progress, Stage, StageContext, StageResult
-from trident.store.recipes import Recipe
+from trident.stages.base import H5Stage, Progress, StageContext, StageResult
 
 if TYPE_CHECKING:
     from trident.encoders.slide.base import SlideEncoder
@@ -24,7 +23,7 @@ PATIENT_FEATURES = "patient_features"
 Pooling = Literal["mean", "early"]
 
 
-class PatientStage(Stage):
+class PatientStage(H5Stage):
     """The vector of one patient: the mean of the slide embeddings, or all patches through the slide encoder at once."""
 
     kind = PATIENT_FEATURES
@@ -75,16 +74,6 @@ class PatientStage(Stage):
         found = {slide: digests.features_digest(path) for slide, path in self._files().items() if path.exists()}
         # One digest of all: a slide more or less in the list is a change too.
         return {"slides": hashlib.sha256(json.dumps(found).encode()).hexdigest()}
-
-    def read_recipe(self) -> Recipe | None:
-        from trident.store import h5
-
-        return h5.read_recipe(self.output)
-
-    def content_digest(self) -> str:
-        from trident.store import digests
-
-        return digests.sha256_of(self.output)
 
     def produce(self, progress: Progress) -> StageResult:
         from trident.store import h5
