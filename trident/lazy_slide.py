@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from trident.errors import SettingsError, StageNotRequestedError
 from trident.slides.discovery import SlideSource
+from trident.slides.folders import source_bytes
 from trident.slides.registry import READER_TYPES, open_slide, slide_extension, slide_name
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class LazySlide:
         """The slide as the stages of the pipeline know it."""
         path = Path(os.path.abspath(self.slide_path))  # noqa: PTH100 - Path.resolve() would follow links
         try:
-            size_bytes = path.stat().st_size
+            size_bytes = source_bytes(path, path.stat())
         except OSError:
             size_bytes = 0  # opening it says what is wrong
         return SlideSource(path, self.rel_path, self.name, self.given_mpp, size_bytes)

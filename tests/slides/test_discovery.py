@@ -116,6 +116,12 @@ def test_a_list_chooses_the_slides_and_their_resolution(tmp_path: Path) -> None:
     assert slides[2].size_bytes == 5
 
 
+def test_blanks_around_a_name_are_dropped_unless_they_belong_to_it(tmp_path: Path) -> None:
+    root = make(tmp_path / "wsis", "a.svs", " b.svs", "c.svs ")
+    slides = find_slides(root, custom_list=write_csv(tmp_path, "wsi\n  a.svs \n b.svs\nc.svs \n"))
+    assert sorted(listed(slides)) == [" b.svs", "a.svs", "c.svs "]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -168,3 +174,51 @@ def test_given_extensions_must_allow_the_listed_files(tmp_path: Path) -> None:
     assert listed(find_slides(root, custom_list=rows, extensions=["svs", "tiff"])) == ["a.svs", "b.tiff"]
     with pytest.raises(DiscoveryError, match=r"line 3: b\.tiff has none of the extensions"):
         find_slides(root, custom_list=rows, extensions=["svs"])
+
+
+def test_the_images_of_a_vms_slide_are_no_slides(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg", "a(1,0).jpg", "map.JPG", "macro.jpg", "own.jpg", "ngr.ngr")
+    key = "[Virtual Microscope Specimen]\r\nNoLayers=1\r\nImageFile=a.jpg\r\nImageFile(1,0) = a(1,0).jpg\r\n"
+    (tmp_path / "slide.vms").write_text(key + "MapFile=map.JPG\nMacroImage=macro.jpg\nImageFile(0,9)=gone.jpg\n")
+    assert listed(find_slides(tmp_path)) == ["own.jpg", "slide.vms"]
+    assert listed(find_slides(tmp_path, extensions=["jpg"])) == [
+        "a(1,0).jpg",
+        "a.jpg",
+        "macro.jpg",
+        "map.JPG",
+        "own.jpg",
+    ]
+
+
+@pytest.mark.parametrize("search_nested", [False, True])
+def test_an_omezarr_folder_is_a_slide_and_nothing_in_it_is(search_nested: bool, tmp_path: Path) -> None:
+    make(tmp_path, "a.ome.zarr/0/0", "a.ome.zarr/OME/b.tif", "c.zarr/zarr.json", "c.zarr/0/zarr.json", "C.d.ZARR/x")
+    slides = find_slides(tmp_path, search_nested=search_nested)
+    assert [(slide.rel_path, slide.name) for slide in slides] == [
+        ("C.d.ZARR", "C.d"),
+        ("a.ome.zarr", "a"),
+        ("c.zarr", "c"),
+    ]
+    assert {slide.name: slide.size_bytes for slide in slides} == {"C.d": 5, "a": 0, "c": 10}
+    make(tmp_path, "sub/d.tif")
+    assert listed(find_slides(tmp_path, search_nested=True, extensions=["tif"])) == ["sub/d.tif"]
+
+
+def test_a_folder_that_was_only_glanced_at_may_be_unreadable(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may list every folder")
+    make(tmp_path, "a.svs", "locked/b.svs")
+    (tmp_path / "locked").chmod(0)
+    try:
+        assert listed(find_slides(tmp_path)) == ["a.svs"]
+        with pytest.raises(DiscoveryError, match="cannot be listed"):
+            find_slides(tmp_path, search_nested=True)
+    finally:
+        (tmp_path / "locked").chmod(0o700)
+
+
+@pytest.mark.parametrize("extension", [".ndpi", ".MRXS", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".sdpc"])
+def test_scanners_formats_are_found(extension: str, tmp_path: Path) -> None:
+    make(tmp_path, f"a{extension}", "a/Slidedat.ini", "a/Data0000.dat", "a/Index.dat")
+    (slide,) = find_slides(tmp_path, search_nested=True)
+    assert (slide.rel_path, slide.name) == (f"a{extension}", "a")

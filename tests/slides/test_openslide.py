@@ -191,7 +191,7 @@ def test_a_level_too_large_to_hold_is_shrunk_in_bands(write_slide: Any, monkeypa
         at_once = slide.thumbnail((120, 120))
         sizes = []
         read = slide._read
-        monkeypatch.setattr(module, "_THUMBNAIL_AT_ONCE_PX", 1000)
+        monkeypatch.setattr(module, "THUMBNAIL_AT_ONCE_PX", 1000)
         monkeypatch.setattr("trident.slides.thumbnail._BAND_PX", 50_000)
         monkeypatch.setattr(slide, "_read", lambda *args: sizes.append(getattr(r := read(*args), "size", None)) or r)
         in_bands = slide.thumbnail((120, 120))

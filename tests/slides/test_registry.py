@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trident.errors import MissingMppError, NotAvailableError, SettingsError
+from trident.errors import MissingMppError, NotAvailableError, SettingsError, UnreadableSlideError
 from trident.slides import eligibility
-from trident.slides.registry import READER_TYPES, SLIDE_EXTENSIONS, open_slide, slide_extension, slide_name
+from trident.slides.registry import (
+    READER_TYPES,
+    SLIDE_EXTENSIONS,
+    default_reader_type,
+    open_slide,
+    slide_extension,
+    slide_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +31,10 @@ from trident.slides.registry import READER_TYPES, SLIDE_EXTENSIONS, open_slide, 
         ("x/slide.ome.zarr", "slide", ".ome.zarr"),
         ("slide.ome.png", "slide.ome", ".png"),
         (".ome.tif", ".ome", ".tif"),
+        ("x/slide.zarr", "slide", ".zarr"),
+        ("x/slide.ome.zarr/0", "slide_0", ""),
+        ("slide.zarr/a/1", "slide_a_1", ""),
+        ("1.2.840.10008", "1.2.840.10008", ""),
         ("slide", "slide", ""),
     ],
 )
@@ -36,7 +47,8 @@ def test_names(path: str, name: str, extension: str) -> None:
 def test_the_registry_and_discovery_load_no_image_library() -> None:
     code = (
         "import sys, trident.slides.registry, trident.slides.discovery, trident.slides.metadata;"
-        "print([m for m in ('numpy', 'PIL', 'cv2', 'openslide', 'tifffile', 'cucim', 'pandas') if m in sys.modules])"
+        "libraries = 'numpy PIL cv2 openslide tifffile cucim pandas pydicom zarr'.split();"
+        "print([m for m in libraries if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
@@ -46,20 +58,44 @@ def test_an_unknown_reader_is_an_error() -> None:
         open_slide("slide.svs", reader_type="bioformats")
 
 
-@pytest.mark.parametrize("reader_type", ["sdpc", "omezarr", "czi"])
-def test_a_reader_that_is_not_there_is_one_clear_line(reader_type: str, tmp_path: Path) -> None:
-    assert reader_type in READER_TYPES
-    with pytest.raises(NotAvailableError) as caught:
+@pytest.mark.parametrize("reader_type", READER_TYPES)
+def test_every_reader_says_in_one_line_that_a_file_is_missing(reader_type: str, tmp_path: Path) -> None:
+    with pytest.raises((UnreadableSlideError, NotAvailableError)) as caught:
         open_slide(tmp_path / "slide.svs", reader_type=reader_type)
-    assert reader_type in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path}/slide.svs: ")
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("file_name", ["a.sdpc", "a.czi", "a.ome.zarr", "A.OME.ZARR"])
-def test_formats_without_a_reader_are_known_by_their_extension(file_name: str, tmp_path: Path) -> None:
-    assert slide_extension(file_name).lower() in SLIDE_EXTENSIONS
-    with pytest.raises(NotAvailableError):
-        open_slide(tmp_path / file_name)
+@pytest.mark.parametrize("reader_type", READER_TYPES)
+def test_every_reader_refuses_a_file_of_another_kind(reader_type: str, tmp_path: Path) -> None:
+    if reader_type == "cucim":
+        pytest.importorskip("cucim")
+    path = tmp_path / "slide.bin"
+    path.write_bytes(bytes(range(256)) * 100)
+    with pytest.raises((UnreadableSlideError, NotAvailableError)) as caught:
+        open_slide(path, reader_type=reader_type)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file_name", "reader_type"),
+    [
+        ("a.sdpc", "sdpc"),
+        ("a.CZI", "czi"),
+        ("a.ome.zarr", "omezarr"),
+        ("A.OME.ZARR", "omezarr"),
+        ("a.zarr", "omezarr"),
+        ("a.zarr/0", "omezarr"),
+        ("a.png", "image"),
+        ("a.ome.tif", "openslide"),
+        ("a.dcm", "openslide"),
+        ("folder", "openslide"),
+    ],
+)
+def test_the_reader_of_an_extension(file_name: str, reader_type: str) -> None:
+    assert default_reader_type(Path("/nowhere") / file_name) == reader_type
+    if "." in file_name and "/" not in file_name:
+        assert slide_extension(file_name).lower() in SLIDE_EXTENSIONS
 
 
 @pytest.mark.parametrize("extension", ["png", "PNG", "jpg", "jpeg"])

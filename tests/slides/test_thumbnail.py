@@ -38,3 +38,22 @@ def test_bands_give_the_picture_that_one_resize_gives(
     assert sum(rows_read) == 830
     reference = np.asarray(Image.fromarray(scene).resize((90, 75), Image.Resampling.LANCZOS))
     assert np.abs(small.astype(int) - reference).mean() < 2
+
+
+def test_a_band_too_large_to_hold_is_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = np.random.default_rng(1).integers(0, 256, (40, 3001, 3), np.uint8)
+    largest = 0
+
+    def read_band(top_px: int, rows: int) -> np.ndarray:
+        nonlocal largest
+        largest = max(largest, rows)
+        return wide[top_px : top_px + rows]
+
+    whole = shrink_in_bands(read_band, (3001, 40), (75, 1))
+    assert largest == 40
+    largest = 0
+    monkeypatch.setattr(thumbnail, "_BAND_PX", 9000)
+    monkeypatch.setattr(thumbnail, "_MAX_BAND_PX", 10_000)
+    in_parts = shrink_in_bands(read_band, (3001, 40), (75, 1))
+    assert largest == 2  # of 3,001 px a row
+    assert np.abs(in_parts.astype(int) - whole).max() <= 1

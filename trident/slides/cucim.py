@@ -13,13 +13,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from trident.errors import NotAvailableError, UnreadableSlideError
 from trident.slides.base import AnnouncedRegions, RGBImage
 from trident.slides.diagnosis import one_line
 from trident.slides.eligibility import JPEG, IneligibleError, TiledPage, import_cucim, tiled_pages
 from trident.slides.jpeg_tiles import JpegTiles, jpeg_decoder
-from trident.slides.openslide import OpenSlideSlide
+from trident.slides.openslide import THUMBNAIL_AT_ONCE_PX, OpenSlideSlide
 from trident.slides.tile_check import TileChecker, has_filled_block
 from trident.slides.tile_regions import TileRegions
 
@@ -100,6 +101,18 @@ class CuCimSlide(OpenSlideSlide):
         self._check_request(level, size)
         pixels = self._read_fast(location, level, size)
         return super().read_region(location, level, size) if pixels is None else pixels
+
+    def thumbnail(self, max_size: tuple[int, int]) -> RGBImage:
+        """See `OpenSlideSlide.thumbnail`; the same pixels, with its level decoded by cuCIM where that may be."""
+        level = self._thumbnail_level(max_size)
+        size = self.level_dimensions[level]
+        small = size[0] * size[1] <= THUMBNAIL_AT_ONCE_PX
+        pixels = self._read_fast((0, 0), level, size) if small and self._is_jpeg[level] else None
+        if pixels is None:
+            return super().thumbnail(max_size)
+        image = Image.fromarray(pixels)
+        image.thumbnail(max_size, Image.Resampling.LANCZOS)
+        return np.array(image)
 
     def announce_regions(self, level: int, side_px: int, corners: NDArray[np.int64]) -> AnnouncedRegions | None:
         """See `Slide.announce_regions`; for JPEG, where a few of the regions turn out to be OpenSlide's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import struct
 from pathlib import Path
 
@@ -12,6 +13,10 @@ _HEAD_BYTES = 2048
 _MAX_DIRECTORIES = 1000
 _CLASSIC_TIFF = {b"II*\0": "<", b"MM\0*": ">"}
 _BIG_TIFF = {b"II+\0": "<", b"MM\0+": ">"}
+_TIFF_EXTENSIONS = (".tif", ".tiff")
+_LIBVIPS_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 33003, 33005, 34712, 50000, 50001})
+"""TIFF compression tags that `trident convert` reads: none, CCITT, LZW, JPEG, Deflate, PackBits, JPEG 2000, Zstandard,
+WebP."""
 _PLAIN_IMAGES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG"}
 
 
@@ -53,18 +58,76 @@ def explain_unopenable(path: Path, reason: BaseException | str | None = None) ->
     if _tiff_is_cut_off(path, head, size_bytes):
         return f"the file is cut off ({size_bytes:,} bytes, a TIFF directory lies beyond its end); fetch it again"
     if reason is not None:
-        return f"OpenSlide cannot open it ({one_line(reason)}); if the file is sound, convert it to a pyramidal TIFF"
+        return f"OpenSlide cannot open it ({one_line(reason)}); if the file is sound, {_way_out(path, head)}"
     for magic, kind in _PLAIN_IMAGES.items():
         if head.startswith(magic):
             return f"it is a plain {kind} image, not a slide; name it so, or use --reader_type image"
-    if head[:4] in _CLASSIC_TIFF or head[:4] in _BIG_TIFF:
+    if _is_tiff(head):
         return (
             "it is a TIFF file, but not of a kind that OpenSlide reads, or damaged; "
-            "use --reader_type image if it is small, else convert it to a pyramidal TIFF"
+            f"use --reader_type image if it is small, else {_way_out(path, head)}"
         )
+    return _explain_other(path, head, size_bytes)
+
+
+def _explain_other(path: Path, head: bytes, size_bytes: int) -> str:
     if _is_text(head):
         return "it is a text file, not a slide (a failed download?); fetch it again"
+    kind = _plain_image_format(path)
+    if kind is not None:
+        return f"it is a {kind} image, not a slide; use --reader_type image and give its µm/px, or save it as PNG"
     return f"not a slide format that OpenSlide knows, or damaged ({size_bytes:,} bytes); fetch it again or convert it"
+
+
+def _way_out(path: Path, head: bytes) -> str:
+    """What to do with a sound file that OpenSlide does not read."""
+    if not _is_tiff(head):
+        return "convert it to a pyramidal TIFF with its scanner's software"
+    compression = _tiff_compression(path)
+    if compression not in _LIBVIPS_COMPRESSIONS:
+        return f"save it with another compression than {compression or 'its own'}, which libvips does not read either"
+    renamed = "" if path.suffix.lower() in _TIFF_EXTENSIONS else "name it .tif and "
+    return f"{renamed}run `{convert_command(path)}`"
+
+
+def _tiff_compression(path: Path) -> int | None:
+    """Tag 259 of a TIFF's first page."""
+    import tifffile
+
+    from trident.slides.eligibility import PARSE_ERRORS
+    from trident.slides.limits import require_plausible_tiff
+
+    try:
+        require_plausible_tiff(path)  # tifffile follows directories in a loop for ever
+        with tifffile.TiffFile(path) as tiff:
+            return int(getattr(tiff.pages.first, "compression", 0)) or None
+    except (*PARSE_ERRORS, UnreadableSlideError):
+        return None
+
+
+def convert_command(path: Path) -> str:
+    """The command that makes pyramidal TIFFs of a file and its neighbours; the CSV has the columns `wsi` and `mpp`."""
+    folder = Path(os.path.abspath(path)).parent  # noqa: PTH100 - Path.resolve() would follow links
+    target = folder.with_name(f"{folder.name}_tiff") if folder.name else folder / "tmp"
+    return (
+        f"trident convert --input_dir {shlex.quote(str(folder))} --job_dir {shlex.quote(str(target))} "
+        "--mpp_csv mpp.csv --downscale_by 1 --num_workers 1"
+    )
+
+
+def _is_tiff(head: bytes) -> bool:
+    return head[:4] in _CLASSIC_TIFF or head[:4] in _BIG_TIFF
+
+
+def _plain_image_format(path: Path) -> str | None:
+    """The format of an image that Pillow knows, by its header."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.format
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+        return None
 
 
 def _tiff_is_cut_off(path: Path, head: bytes, size_bytes: int) -> bool:

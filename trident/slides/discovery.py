@@ -1,13 +1,17 @@
-"""Which slides a run is about: a folder's files by extension, or the rows of a CSV. No slide is opened."""
+"""Which slides a run is about: a folder's files by extension, or the rows of a CSV. No pixel is read."""
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from trident.errors import DiscoveryError
+from trident.file_stats import ask_all, stat_all
+from trident.slides.dicom import DICOM_EXTENSION, by_series
+from trident.slides.folders import list_folder, source_bytes, total_bytes
 from trident.slides.registry import SLIDE_EXTENSIONS, slide_name
 from trident.slides.slide_list import listed_slides
 
@@ -17,11 +21,11 @@ class SlideSource:
     """One slide to process, as found on disk; it has not been opened."""
 
     path: Path
-    """Absolute; links are not resolved."""
+    """Absolute; links are not resolved. A file, or a folder that is one slide."""
     rel_path: str
     """Relative to the slide folder, with forward slashes."""
     name: str
-    """File name without its extension; names every output of this slide."""
+    """File name without its extension (of a folder other than `.zarr` all of it); names every output of this slide."""
     mpp: float | None
     """µm/px from the CSV, where it gives one."""
     size_bytes: int
@@ -38,7 +42,10 @@ def find_slides(
     """The slides under `wsi_dir`, sorted by their relative path.
 
     A file counts by its extension alone: one that turns out to be no slide fails when it is opened, with a line of its
-    own. Hidden files are left out.
+    own. Hidden files are left out, and so are the images that a `.vms` file is made of. An OME-Zarr folder is a slide,
+    and nothing inside it is. DICOM files of one series in one folder are one slide, for which their headers are read:
+    a folder below `wsi_dir` that holds several files of one series and no other slide is that slide and names it,
+    elsewhere the first file does.
 
     Args:
         wsi_dir: folder of slides.
@@ -57,7 +64,7 @@ def find_slides(
     suffixes = _normalised(extensions)
     if custom_list is not None:
         slides = [
-            SlideSource(row.path, row.rel_path, slide_name(row.rel_path), row.mpp, row.size_bytes)
+            SlideSource(row.path, row.rel_path, row.name, row.mpp, row.size_bytes)
             for row in listed_slides(custom_list, root, None if extensions is None else suffixes)
         ]
     else:
@@ -82,39 +89,66 @@ def _normalised(extensions: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _scan(root: Path, suffixes: tuple[str, ...], search_nested: bool) -> Iterator[SlideSource]:
+    singles: list[tuple[str, str]] = []  # (path, path relative to the root)
+    series: list[tuple[str, str, list[str]]] = []  # the same and the files, of each slide of several
+    for path, prefix, names in _folders(root, suffixes, search_nested):
+        rest, several = _grouped_dicom(path, prefix, names) if DICOM_EXTENSION in suffixes else (names, [])
+        if prefix and not search_nested:
+            # This folder was looked at only because it may be a slide.
+            series += [slide for slide in several if slide[0] == path]
+            continue
+        series += several
+        singles += [(os.path.join(path, name), prefix + name) for name in rest]  # noqa: PTH118
+    for (path, rel_path), answer in zip(singles, stat_all(path for path, _ in singles), strict=True):
+        is_folder, size = False, 0  # a link to nothing is listed, and its opening says what is wrong
+        if isinstance(answer, os.stat_result):
+            is_folder = stat.S_ISDIR(answer.st_mode)
+            # A file among these is a slide by itself, also one of DICOM.
+            size = source_bytes(path, answer) if is_folder else answer.st_size
+        yield SlideSource(Path(path), rel_path, slide_name(rel_path, is_folder=is_folder), None, size)
+    for path, rel_path, files in series:
+        name = slide_name(rel_path, is_folder=path != files[0])
+        yield SlideSource(Path(path), rel_path, name, None, total_bytes(files))
+
+
+def _folders(root: Path, suffixes: tuple[str, ...], search_nested: bool) -> Iterator[tuple[str, str, list[str]]]:
+    """(path, its prefix of relative paths, names of slides in it) of each folder to search.
+
+    Without `search_nested` those directly below the root are among them where DICOM is wanted.
+    """
     # A folder can be reached twice through links, and a link can lead to a folder above it.
-    seen = {_identity(root)}
-    pending = [(root, "")]
-    while pending:
-        folder, prefix = pending.pop()
-        try:
-            entries = list(os.scandir(folder))
-        except OSError as error:
-            raise DiscoveryError(f"{folder}: the folder cannot be listed ({error.strerror})") from error
-        for entry in entries:
-            if entry.name.startswith("."):
+    seen: set[tuple[int, int]] = set()
+    level = [(str(root), "")]
+    while level:
+        # All folders of one depth together: some archives keep each slide in a folder of its own.
+        listed = ask_all(lambda at: list_folder(at[0], suffixes, must_list=search_nested or not at[1]), level)
+        deeper: list[tuple[str, str]] = []
+        for (path, prefix), found in zip(level, listed, strict=True):
+            if found is None or found.identity in seen:
                 continue
-            rel_path = prefix + entry.name
-            if entry.name.lower().endswith(suffixes):
-                yield SlideSource(Path(entry.path), rel_path, slide_name(entry.name), None, _size_bytes(entry))
-            elif search_nested and entry.is_dir():
-                path = Path(entry.path)
-                identity = _identity(path)
-                if identity not in seen:
-                    seen.add(identity)
-                    pending.append((path, rel_path + "/"))
+            seen.add(found.identity)
+            yield path, prefix, found.slides
+            if search_nested or (not prefix and DICOM_EXTENSION in suffixes):
+                deeper += [(os.path.join(path, name), f"{prefix}{name}/") for name in found.folders]  # noqa: PTH118
+        level = deeper
 
 
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
+def _grouped_dicom(folder: str, prefix: str, names: list[str]) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
+    """The slides of one folder, those of several DICOM files apart from the others.
 
-
-def _size_bytes(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat().st_size
-    except OSError:
-        return 0  # a link to nothing: it is listed, and its opening says what is wrong
+    Files of one series are one slide: the folder itself where it lies below the root and holds nothing else, otherwise
+    the first of the files.
+    """
+    dicom = [name for name in names if name.lower().endswith(DICOM_EXTENSION)]
+    if len(dicom) < 2:
+        return names, []
+    groups = by_series([os.path.join(folder, name) for name in dicom])  # noqa: PTH118
+    if len(groups) == 1 and len(dicom) == len(names) and prefix:
+        return [], [(folder, prefix[:-1], groups[0])]
+    several = [group for group in groups if len(group) > 1]
+    merged = {Path(path).name for group in several for path in group}
+    rest = [name for name in names if name not in merged]
+    return rest, [(group[0], prefix + Path(group[0]).name, group) for group in several]
 
 
 def _require_distinct_names(slides: Sequence[SlideSource]) -> None:

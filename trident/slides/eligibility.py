@@ -18,6 +18,9 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from trident.errors import UnreadableSlideError
+from trident.slides.limits import require_plausible_tiff
+
 logger = logging.getLogger(__name__)
 # A file that does not parse is reported by the reader that opens it, once; tifffile would log an error of its own.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -25,10 +28,12 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 JPEG = 7
 _CODECS = (JPEG, 33003, 33005, 34712)
 """TIFF compression tags: JPEG, Aperio's JPEG 2000 (YCbCr, RGB), JPEG 2000."""
+_STRIP_CODECS = (1, 5, *_CODECS)
+"""Those and none and LZW. With a predictor and Deflate, LZMA, LERC or Zstandard, cuCIM reads through a null pointer."""
 _EXTENSIONS = (".svs", ".tif", ".tiff")
 _RGB, _YCBCR = 2, 6
 # tifffile parses damaged directories without a promise of one error class.
-_PARSE_ERRORS = (
+PARSE_ERRORS = (
     OSError,
     tifffile.TiffFileError,
     ValueError,
@@ -36,6 +41,7 @@ _PARSE_ERRORS = (
     IndexError,
     TypeError,
     AttributeError,
+    OverflowError,
     ZeroDivisionError,
     struct.error,
 )
@@ -107,22 +113,41 @@ def tiled_pages(path: Path) -> list[TiledPage]:
     """
     if path.suffix.lower() not in _EXTENSIONS:
         raise IneligibleError(f"cuCIM reads {', '.join(_EXTENSIONS)} files, not {path.suffix or 'this kind'}")
+    if not _is_utf8(path):
+        raise IneligibleError("cuCIM takes no file name that is not UTF-8")
     try:
+        require_plausible_tiff(path)  # tifffile follows directories in a loop for ever
         with tifffile.TiffFile(path) as tiff:
-            pages = [_tiled_page(page) for page in tiff.pages if isinstance(page, tifffile.TiffPage) and page.is_tiled]
-    except _PARSE_ERRORS as error:
+            whole = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage)]
+            for page in whole:
+                _require_safe_codec(page)
+            pages = [_tiled_page(page) for page in whole if page.is_tiled]
+    except UnreadableSlideError as error:
+        raise IneligibleError("its TIFF directories claim what cannot be") from error
+    except PARSE_ERRORS as error:
         raise IneligibleError(f"its TIFF directories do not parse ({' '.join(str(error).split())})") from error
     if not pages:
         raise IneligibleError("it has no tiled page")
     return pages
 
 
+def _is_utf8(path: Path) -> bool:
+    return not any("\udc80" <= character <= "\udcff" for character in str(path))
+
+
+def _require_safe_codec(page: tifffile.TiffPage) -> None:
+    """Refuse a page on which cuCIM crashes: opening a file, it looks at labels and thumbnails (stripped pages) too."""
+    compression = int(page.compression)
+    if compression not in (_CODECS if page.is_tiled else _STRIP_CODECS):
+        kind, safe = ("page", "JPEG and JPEG 2000") if page.is_tiled else ("label or thumbnail", "JPEG, LZW and none")
+        what = f"its {page.imagewidth} x {page.imagelength} px {kind}"
+        raise IneligibleError(f"{what} has compression {compression}, and cuCIM is safe there only with {safe}")
+
+
 def _tiled_page(page: tifffile.TiffPage) -> TiledPage:
     """Facts about one page, checked against what cuCIM decodes."""
     compression = int(page.compression)
     what = f"its {page.imagewidth} x {page.imagelength} px page"
-    if compression not in _CODECS:
-        raise IneligibleError(f"{what} has compression {compression}, and cuCIM is safe only with JPEG and JPEG 2000")
     if (page.samplesperpixel, page.bitspersample, page.planarconfig) != (3, 8, 1):
         raise IneligibleError(f"{what} is not 8-bit RGB")
     if page.photometric not in (_RGB, _YCBCR):

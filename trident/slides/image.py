@@ -13,10 +13,12 @@ from PIL import Image, UnidentifiedImageError
 
 from trident.errors import UnreadableSlideError
 from trident.slides.base import RGBImage, Slide
-from trident.slides.diagnosis import one_line, require_file
+from trident.slides.diagnosis import convert_command, one_line, require_file
+from trident.slides.limits import require_size
 from trident.slides.metadata import resolve_resolution
 from trident.slides.registry import slide_name
-from trident.slides.thumbnail import fitted_size
+from trident.slides.shared_pixels import SharedPixels, rgb_pixels, shared_pixels
+from trident.slides.thumbnail import fitted_size, shrink_in_bands
 
 logger = logging.getLogger(__name__)
 
@@ -27,11 +29,17 @@ _EIGHT_BIT_MODES = ("RGB", "RGBA", "RGBX", "L", "LA", "La", "P", "PA", "1", "CMY
 _READ_ERRORS = (OSError, ValueError, SyntaxError, EOFError)
 """What Pillow raises on damaged files; its PNG reader uses SyntaxError."""
 
+_THUMBNAIL_AT_ONCE_PX = 1 << 24
+"""A larger image is shrunk in bands, since Pillow would copy it whole."""
+
 _limit_lock = threading.Lock()
 
 
 class ImageSlide(Slide):
-    """A plain image as a slide of one level, decoded once, at the first read. Alpha is dropped, EXIF rotation ignored.
+    """A plain image as a slide of one level. Alpha is dropped, EXIF rotation ignored.
+
+    The whole image is decoded at the first read and held, once in a process, while one of the slides that were opened
+    from its file is open: 3 bytes a pixel, and 7 for the moment of decoding.
 
     Such files carry no trustworthy resolution: `mpp` must be given (or a text field that holds it named in
     `custom_mpp_keys`), else `Slide.mpp` raises `MissingMppError`.
@@ -75,8 +83,7 @@ class ImageSlide(Slide):
         self.mpp_source = resolution.source
         self.notes = list(resolution.notes)
         self._lock = threading.Lock()
-        self._pixels: RGBImage | None = None
-        self._closed = False
+        self._shared: SharedPixels | None = shared_pixels(self.path)
 
     def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> RGBImage:
         """See `Slide.read_region`."""
@@ -95,30 +102,39 @@ class ImageSlide(Slide):
 
     def thumbnail(self, max_size: tuple[int, int]) -> RGBImage:
         """See `Slide.thumbnail`."""
-        image = Image.fromarray(self._decoded())
+        pixels = self._decoded()
         target = fitted_size(self.dimensions, max_size)
-        return np.array(image.resize(target, Image.Resampling.LANCZOS, reducing_gap=2.0))
+        if self.dimensions[0] * self.dimensions[1] > _THUMBNAIL_AT_ONCE_PX:
+            return shrink_in_bands(lambda top_px, rows: pixels[top_px : top_px + rows], self.dimensions, target)
+        return np.array(Image.fromarray(pixels).resize(target, Image.Resampling.LANCZOS, reducing_gap=2.0))
 
     def close(self) -> None:
         """See `Slide.close`."""
         with self._lock:
-            self._closed = True
-            self._pixels = None
+            self._shared = None
 
     def _decoded(self) -> RGBImage:
         with self._lock:
-            if self._closed:
-                raise UnreadableSlideError(self.path, "the slide was closed before this read; open it again")
-            if self._pixels is None:
-                with self._opened() as image:
-                    self._check(image)
-                    try:
-                        self._pixels = np.array(image.convert("RGB"))
-                    except _READ_ERRORS as error:
-                        raise UnreadableSlideError(
-                            self.path, f"the image does not decode ({one_line(error)}); fetch it again"
-                        ) from error
-            return self._pixels
+            shared = self._shared
+        if shared is None:
+            raise UnreadableSlideError(self.path, "the slide was closed before this read; open it again")
+        return shared.get(self._decode)
+
+    def _decode(self) -> RGBImage:
+        with self._opened() as image:
+            self._check(image)
+            try:
+                return rgb_pixels(image)
+            except MemoryError as error:
+                raise UnreadableSlideError(
+                    self.path,
+                    f"its {image.width:,} x {image.height:,} px do not fit into the memory that is left; "
+                    "convert it to a pyramidal TIFF, or fetch it again if it is not that large",
+                ) from error
+            except _READ_ERRORS as error:
+                raise UnreadableSlideError(
+                    self.path, f"the image does not decode ({one_line(error)}); fetch it again"
+                ) from error
 
     def _opened(self) -> Image.Image:
         """The image with its header read; its pixels are decoded when they are asked for."""
@@ -145,8 +161,10 @@ class ImageSlide(Slide):
             raise UnreadableSlideError(
                 self.path,
                 f"{image.width} x {image.height} px are {decoded_bytes / 2**30:.1f} GiB decoded, over the limit of "
-                f"{MAX_DECODED_BYTES / 2**30:.0f} GiB for a plain image; convert it to a pyramidal TIFF",
+                f"{MAX_DECODED_BYTES / 2**30:.0f} GiB for a plain image; make a pyramidal TIFF of it: "
+                f"`{convert_command(self.path)}`",
             )
+        require_size(self.path, [(image.width, image.height)], size_bytes=self.path.stat().st_size)
         if image.mode not in _EIGHT_BIT_MODES:
             raise UnreadableSlideError(
                 self.path, f"its pixels are of mode {image.mode}, not 8 bits a channel; convert it to 8-bit RGB"

@@ -16,6 +16,8 @@ from PIL import Image
 from trident.errors import UnreadableSlideError
 from trident.slides.base import RGBImage, Slide
 from trident.slides.diagnosis import explain_unopenable, one_line, require_file
+from trident.slides.dicom import openable_file
+from trident.slides.limits import require_plausible_tiff, require_size
 from trident.slides.metadata import resolve_resolution
 from trident.slides.registry import slide_name
 from trident.slides.thumbnail import fitted_size, shrink_in_bands
@@ -24,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
-_THUMBNAIL_AT_ONCE_PX = 1 << 24
+THUMBNAIL_AT_ONCE_PX = 1 << 24
 """A level of more pixels than this is shrunk in bands, so that a slide without a pyramid does not fill the memory."""
 
 
@@ -36,7 +38,7 @@ class OpenSlideSlide(Slide):
     its own: only a region that is damaged itself is reported.
 
     Args:
-        path: the slide file.
+        path: the slide file, or a folder that holds one DICOM series.
         mpp: the user's own µm/px of level 0; it wins over the metadata.
         custom_mpp_keys: metadata keys that may hold µm/px.
         name: slide name; by default the file name without its extension.
@@ -57,12 +59,16 @@ class OpenSlideSlide(Slide):
         name: str | None = None,
     ) -> None:
         self.path = Path(path)
-        self.name = slide_name(self.path) if name is None else name
+        self.name = slide_name(self.path, is_folder=self.path.is_dir()) if name is None else name
         self._lock = threading.Lock()
         self._closed = False
+        self._file = openable_file(self.path)
+        require_file(self._file)
+        require_plausible_tiff(self._file)
         self._handle: openslide.OpenSlide | None = self._open()
         self.dimensions = self._handle.dimensions
         self.level_dimensions = self._handle.level_dimensions
+        require_size(self.path, self.level_dimensions)
         self.level_downsamples = self._handle.level_downsamples
         self.properties = dict(self._handle.properties)
         resolution = resolve_resolution(self.path, self.properties, mpp, custom_mpp_keys)
@@ -84,10 +90,9 @@ class OpenSlideSlide(Slide):
         Raises:
             UnreadableSlideError: a part of that level does not decode.
         """
-        downsample = max(side / limit for side, limit in zip(self.dimensions, max_size, strict=True))
-        level = self._read("the pyramid", lambda handle: handle.get_best_level_for_downsample(downsample))
+        level = self._thumbnail_level(max_size)
         width_px, height_px = self.level_dimensions[level]
-        if width_px * height_px <= _THUMBNAIL_AT_ONCE_PX:
+        if width_px * height_px <= THUMBNAIL_AT_ONCE_PX:
             return np.array(self._read("the thumbnail", lambda handle: handle.get_thumbnail(max_size)))
         background = "#" + self.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
 
@@ -100,6 +105,10 @@ class OpenSlideSlide(Slide):
             return np.asarray(flat)
 
         return shrink_in_bands(read_band, (width_px, height_px), fitted_size(self.dimensions, max_size))
+
+    def _thumbnail_level(self, max_size: tuple[int, int]) -> int:
+        downsample = max(side / limit for side, limit in zip(self.dimensions, max_size, strict=True))
+        return self._read("the pyramid", lambda handle: handle.get_best_level_for_downsample(downsample))
 
     def close(self) -> None:
         """See `Slide.close`. A read that another thread has begun is finished first."""
@@ -116,13 +125,13 @@ class OpenSlideSlide(Slide):
             raise ValueError(f"{self.path}: a region of {size[0]} x {size[1]} px cannot be read")
 
     def _open(self) -> openslide.OpenSlide:
-        require_file(self.path)
+        require_file(self._file)
         try:
-            return openslide.OpenSlide(self.path)
+            return openslide.OpenSlide(self._file)
         except openslide.OpenSlideUnsupportedFormatError as error:
-            raise UnreadableSlideError(self.path, explain_unopenable(self.path)) from error
+            raise UnreadableSlideError(self.path, explain_unopenable(self._file)) from error
         except openslide.OpenSlideError as error:
-            raise UnreadableSlideError(self.path, explain_unopenable(self.path, error)) from error
+            raise UnreadableSlideError(self.path, explain_unopenable(self._file, error)) from error
 
     def _current(self) -> openslide.OpenSlide:
         with self._lock:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from trident.errors import NotAvailableError, SettingsError, UnreadableSlideError
+from trident.errors import SettingsError, UnreadableSlideError
 
 if TYPE_CHECKING:
     from trident.slides.base import Slide
@@ -22,10 +22,15 @@ _READERS = {
     "openslide": ("trident.slides.openslide", "OpenSlideSlide"),
     "image": ("trident.slides.image", "ImageSlide"),
     "cucim": ("trident.slides.cucim", "CuCimSlide"),
+    "sdpc": ("trident.slides.sdpc", "SdpcSlide"),
+    "omezarr": ("trident.slides.omezarr", "OmeZarrSlide"),
+    "czi": ("trident.slides.czi", "CziSlide"),
 }
 """Reader name -> (module, class). The class takes (path, *, mpp, custom_mpp_keys, name)."""
 
 _DOUBLE_EXTENSIONS = (".ome.tiff", ".ome.tif", ".ome.zarr")
+_FOLDER_EXTENSIONS = (".zarr",)
+"""Slides that are folders; what lies inside is no slide of its own, unless it is named."""
 IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg")
 """Plain images: one level, read by the `image` reader."""
 
@@ -34,31 +39,57 @@ _READER_BY_EXTENSION = {
     ".sdpc": "sdpc",
     ".czi": "czi",
     ".ome.zarr": "omezarr",
+    ".zarr": "omezarr",
 }
 
 # fmt: off
 SLIDE_EXTENSIONS = (
     ".svs", ".tif", ".tiff", ".ome.tif", ".ome.tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide",
-    ".dcm", ".czi", ".sdpc", ".ome.zarr", *IMAGE_EXTENSIONS,
+    ".dcm", ".czi", ".sdpc", ".ome.zarr", ".zarr", *IMAGE_EXTENSIONS,
 )
 # fmt: on
 """Extensions that count as slides where `--wsi_ext` names none."""
 
 
 def slide_extension(path: Path | str) -> str:
-    """Extension of a slide file with its dot, as written; `.ome.tif`, `.ome.tiff` and `.ome.zarr` count as one."""
+    """Extension of a slide file with its dot, as written; `.ome.tif`, `.ome.tiff` and `.ome.zarr` count as one.
+
+    Digits alone are no extension: DICOM folders are named by identifiers such as 1.2.840.10008.
+    """
     file_name = Path(path).name
     for extension in _DOUBLE_EXTENSIONS:
         if file_name.lower().endswith(extension) and len(file_name) > len(extension):
             return file_name[-len(extension) :]
-    return Path(file_name).suffix
+    suffix = Path(file_name).suffix
+    return "" if suffix[1:].isdecimal() else suffix
 
 
-def slide_name(path: Path | str) -> str:
-    """File name without its extension; it names every output of the slide."""
-    file_name = Path(path).name
-    extension = slide_extension(file_name)
-    return file_name[: -len(extension)] if extension else file_name
+def slide_name(path: Path | str, *, is_folder: bool = False) -> str:
+    """File name without its extension; it names every output of the slide.
+
+    An image inside a folder of several (`a.ome.zarr/1`) has the folder's name before its own (`a_1`).
+
+    Args:
+        path: the slide.
+        is_folder: whether it is a folder. Then `.zarr` alone is an extension: what follows the dot in the name of a
+            DICOM folder is often a part of an identifier, and all that tells two of them apart.
+    """
+    path = Path(path)
+    folder = slide_folder(path)
+    if folder is not None and folder != path:
+        return "_".join((slide_name(folder), *path.relative_to(folder).parts))
+    if is_folder and folder is None:
+        return path.name
+    extension = slide_extension(path.name)
+    return path.name[: -len(extension)] if extension else path.name
+
+
+def slide_folder(path: Path) -> Path | None:
+    """The outermost part of a path that is a slide by its name and a folder by its kind (`.zarr`), or None."""
+    if not any(extension in str(path).lower() for extension in _FOLDER_EXTENSIONS):
+        return None
+    candidates = [*reversed(path.parents), path]
+    return next((part for part in candidates if part.name.lower().endswith(_FOLDER_EXTENSIONS)), None)
 
 
 def default_reader_type(path: Path) -> str:
@@ -66,6 +97,8 @@ def default_reader_type(path: Path) -> str:
     reader_type = _READER_BY_EXTENSION.get(slide_extension(path).lower())
     if reader_type is not None:
         return reader_type
+    if slide_folder(path) is not None:
+        return "omezarr"
     from trident.slides.eligibility import cucim_is_importable, reason_against_cucim
 
     return "cucim" if reason_against_cucim(path) is None and cucim_is_importable() else "openslide"
@@ -82,16 +115,17 @@ def open_slide(
     """Open a slide with the named reader, or with the one that fits the file.
 
     Args:
-        path: the slide file.
-        reader_type: one of `READER_TYPES`; None takes plain images with `image`, tiled JPEG and JPEG 2000 TIFF with
-            `cucim` where it is installed and gives OpenSlide's pixels, and everything else with `openslide`.
+        path: the slide file, or a folder that is one (OME-Zarr, a DICOM series).
+        reader_type: one of `READER_TYPES`; None takes plain images, CZI, SDPC and OME-Zarr with the reader of that
+            name, tiled JPEG and JPEG 2000 TIFF with `cucim` where it is installed and gives OpenSlide's pixels, and
+            everything else with `openslide`.
         mpp: the user's own µm/px of level 0; it wins over the metadata.
         custom_mpp_keys: metadata keys that may hold µm/px.
         name: slide name; by default the file name without its extension.
 
     Raises:
         UnreadableSlideError: the file does not open as a slide, or not with the reader that was asked for.
-        NotAvailableError: the reader is known but not in this version, or its library is not installed.
+        NotAvailableError: the reader's library is not installed.
         SettingsError: `reader_type` is not a reader.
         MissingMppError: `mpp` is given and not a positive finite number.
     """
@@ -120,11 +154,6 @@ def _is_about_cucim_alone(reason: BaseException | None) -> bool:
 def _open_with(
     reader_type: str, path: Path, mpp: float | None, custom_mpp_keys: Sequence[str], name: str | None
 ) -> Slide:
-    if reader_type not in _READERS:
-        raise NotAvailableError(
-            f"{path}: the {reader_type} reader is not available in this version; "
-            "convert the slide to a pyramidal TIFF and read that"
-        )
     module, class_name = _READERS[reader_type]
     reader = getattr(importlib.import_module(module), class_name)
     return cast("Slide", reader(path, mpp=mpp, custom_mpp_keys=custom_mpp_keys, name=name))
