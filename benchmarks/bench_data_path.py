@@ -84,7 +84,7 @@ def our_batches(
         PatchBatches(
             PatchReader(slide, plan),
             coords,
-            transform,
+            [transform],
             batch_size=BATCH_SIZE,
             workers=workers,
             pinned=False,
@@ -94,7 +94,7 @@ def our_batches(
     ):
         # As the feature loop does on a CPU: the parts of a batch, each in a thread of its own.
         for batch in batches:
-            yield from finishers.map(batches.finish, torch.tensor_split(batch.pixels, workers))
+            yield from finishers.map(batches.finish, torch.tensor_split(batches.pixels(batch), workers))
             batches.release(batch)
 
 

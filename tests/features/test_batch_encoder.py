@@ -6,13 +6,14 @@ import logging
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from trident.encoders.patch.base import PatchEncoder
+from trident.encoders.patch.base import CustomInferenceEncoder, PatchEncoder
 from trident.errors import SettingsError, TridentError
-from trident.features.batch_encoder import BatchEncoder
+from trident.features.batch_encoder import BatchEncoder, is_convolutional
 
 
 class _Small(nn.Module):
@@ -122,3 +123,31 @@ def test_parts_in_threads_keep_their_order(n: int) -> None:
 def test_error_in_a_thread_passes() -> None:
     with pytest.raises(RuntimeError, match="mat1"), _encoder(_Broken(), threads=2) as batch_encoder:
         batch_encoder.start(torch.rand(5, 3, 2, 2))
+
+
+def test_a_convolutional_network_is_laid_out_for_the_cpu_and_gives_the_same() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 3), nn.ReLU()]
+    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    pixels = torch.rand(6, 3, 20, 20)
+    with torch.inference_mode():
+        expected = network(pixels).numpy()
+    encoder = CustomInferenceEncoder("conv", network, lambda image: image, torch.float32)
+    encoder._embedding_dim = 8
+    with BatchEncoder(encoder, torch.device("cpu"), lambda batch: batch, threads=2) as batch_encoder:
+        got = batch_encoder.collect(batch_encoder.start(pixels))
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert layers[3].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("model", "is_so"),
+    [
+        (nn.Conv2d(3, 8, 3), True),
+        (nn.Sequential(nn.Conv2d(3, 8, 8), nn.Linear(100, 100)), False),
+        (nn.Linear(3, 3), False),
+        (nn.Identity(), False),
+    ],
+)
+def test_is_convolutional(model: nn.Module, is_so: bool) -> None:
+    assert is_convolutional(model) == is_so

@@ -15,8 +15,9 @@ from torchvision import transforms
 from trident.encoders.patch.base import CustomInferenceEncoder, PatchEncoder
 from trident.encoders.patch.factory import encoder_factory
 from trident.errors import SettingsError, UnreadableSlideError, WeightsError
-from trident.features.loop import FeatureReport, extract_features
+from trident.features.loop import extract_features
 from trident.features.patch_batches import ReadPatch
+from trident.features.report import FeatureReport
 from trident.patching.grid import PatchGeometry, plan_read
 from trident.patching.reader import PatchReader
 from trident.slides.base import RGBImage

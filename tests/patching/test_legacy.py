@@ -44,6 +44,27 @@ def test_a_grid_file_is_carried_on_with_every_single_value(array_slide):
     assert {type(value) for value in attributes.values()} == {int, str}
 
 
+def test_a_grid_by_resolution_comes_back_exactly(array_slide):
+    slide = array_slide(downsamples=(1, 4), mpp=0.2528)
+    geometry = PatchGeometry.at_mpp(
+        patch_size_px=64,
+        overlap_px=16,
+        target_mpp=1.1,
+        level0_mpp=0.2528,
+        level0_magnification=40,
+        level0_width_px=700,
+        level0_height_px=500,
+    )
+    attributes = geometry.attributes("array", "d")
+    assert geometry_from_attributes(attributes, slide) == geometry
+    plan, carried = plan_from_attributes(attributes, slide)
+    # d = 1.1 / 0.2528 = 4.3513: the level of 4 is read, a square of round(278 / 4) px
+    assert plan == ReadPlan(level=1, read_px=70, patch_size_px=64)
+    assert carried == attributes
+    only_magnifications = {key: value for key, value in attributes.items() if not key.endswith("_mpp")}
+    assert plan_from_attributes(only_magnifications, slide).plan == plan
+
+
 def test_only_three_attributes_of_a_grid_are_needed(array_slide):
     few = {key: GRID[key] for key in ("patch_size", "level0_magnification", "target_magnification")}
     stored = plan_from_attributes(few, array_slide(mpp=None))
@@ -120,6 +141,8 @@ def test_clam_needs_no_magnification(array_slide):
         ({**GRID, "level0_magnification": np.nan}, "level0_magnification.*not a number"),
         ({**GRID, "level0_magnification": np.array([40, 20])}, "level0_magnification.*not a number"),
         ({**GRID, "level0_width": 701}, "701 x 500 px.*700 x 500 px"),
+        ({**GRID, "target_mpp": 0.5, "level0_mpp": "fine"}, "level0_mpp.*not a number"),
+        ({**GRID, "target_mpp": -0.5, "level0_mpp": 0.25}, "make no patch grid: the target resolution is -0.5"),
         ({**CLAM, "patch_level": 2}, "level 2.*has 2 levels"),
         ({**CLAM, "patch_level": -1}, "level -1"),
         ({**CLAM, "patch_size": -64}, "must both be positive"),

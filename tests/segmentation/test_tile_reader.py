@@ -78,3 +78,14 @@ def test_a_usual_tile_is_read_at_once(pyramid_slide: Callable[..., object], nois
     assert not reader.in_blocks
     np.testing.assert_array_equal(reader.read(3, 4), PatchReader(slide, reader.plan).read(3, 4))
     assert slide.reads == [(0, read_px, read_px)] * 2
+
+
+@pytest.mark.parametrize(("read_px", "whole"), [(512, True), (2400, True), (2401, False)])
+def test_the_feature_loop_reads_usual_tiles_together(
+    pyramid_slide: Callable[..., object], noise: np.ndarray, read_px: int, whole: bool
+) -> None:
+    slide = pyramid_slide(noise)
+    reader = TileReader(slide, ReadPlan(0, read_px, 512))
+    assert (type(reader.source) is PatchReader) == whole
+    read = reader.source.read if isinstance(reader.source, PatchReader) else reader.source
+    np.testing.assert_array_equal(read(300, 200), reader.read(300, 200))

@@ -14,7 +14,9 @@ from trident.job import COORDS, PATCH_FEATURES, SEGMENTATION, SLIDE_FEATURES, cr
 from trident.settings import load_settings
 from trident.stages.coords import CoordsStage
 from trident.stages.features import PatchFeaturesStage
+from trident.stages.features_group import PatchFeaturesGroup
 from trident.stages.plan import JobStages
+from trident.store.recipes import Recipe, VerdictKind, compare
 
 pytestmark = pytest.mark.usefixtures("quiet_process")
 
@@ -55,6 +57,7 @@ def test_the_stages_of_a_slide_stand_on_one_another(stages_of: Callable[..., Job
         ({"custom_mpp_keys": "k"}, SEGMENTATION, {"custom_mpp_keys": ["k"]}),
         ({"mag": 2.5, "overlap": 8}, COORDS, {"magnification": 2.5, "patch_size": 512, "overlap": 8}),
         ({"min_tissue_proportion": 0.5}, COORDS, {"min_tissue_proportion": 0.5}),
+        ({"target_mpp": 0.5}, COORDS, {"magnification": "by target_mpp", "target_mpp": 0.5, "patch_size": 512}),
         ({}, PATCH_FEATURES, {"patch_encoder": "stain-stats"}),
         ({"slide_encoder": "mean-stain-stats"}, SLIDE_FEATURES, {"slide_encoder": "mean-stain-stats"}),
     ],
@@ -114,3 +117,34 @@ def test_weights_that_are_not_there_are_told_before_the_first_slide(
     with pytest.raises(WeightsError, match=r"none\.pt"):
         stages_of(patch_encoder="uni_v1", patch_encoder_ckpt_path=tmp_path / "none.pt")
     stages_of(patch_encoder="uni_v1", patch_encoder_ckpt_path=tmp_path / "none.pt", task="coords")
+
+
+def test_several_encoders_run_as_one_and_are_listed_one_by_one(stages_of: Callable[..., JobStages]) -> None:
+    stages = stages_of(patch_encoder="stain-stats uni_v1", slide_encoder="mean-uni_v1")
+    group = stages.stage(PATCH_FEATURES, "a")
+    assert isinstance(group, PatchFeaturesGroup)
+    keys = ["patch_features:stain-stats", "patch_features:uni_v1"]
+    assert [member.key for member in group.members] == keys
+    assert group.key in stages.job.stages
+    assert [stage.key for stage in stages.all_of("a")][2:4] == keys
+    assert [stages.of_key(key, "a").output for key in keys] == [member.output for member in group.members]
+    assert group.places() == [member.output for member in group.members]
+    coords = stages.of_key("coords", "a")
+    assert coords.members == (coords,)
+    needs = stages.stage(SLIDE_FEATURES, "a").needs
+    assert needs is not None
+    assert needs.key == keys[1]
+    assert isinstance(stages_of().stage(PATCH_FEATURES, "a"), PatchFeaturesStage)
+
+
+@pytest.mark.parametrize("kind", [PATCH_FEATURES, SLIDE_FEATURES])
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+def test_another_precision_is_a_difference_and_an_old_recipe_none(
+    stages_of: Callable[..., JobStages], kind: str, precision: str
+) -> None:
+    usual = stages_of(slide_encoder="mean-stain-stats").stage(kind, "a").wanted_recipe()
+    other = stages_of(slide_encoder="mean-stain-stats", precision=precision).stage(kind, "a").wanted_recipe()
+    assert compare(usual, other).kind is VerdictKind.DIFFERENT
+    assert compare(other, usual).kind is VerdictKind.DIFFERENT
+    old = Recipe(usual.stage, {key: value for key, value in usual.settings.items() if key != "precision"}, usual.inputs)
+    assert compare(old, usual).kind is VerdictKind.SAME

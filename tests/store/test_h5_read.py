@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 
 from trident.errors import StoreError
-from trident.store.h5_read import read_coords, read_features, read_header, read_recipe, read_slide_features
+from trident.store.h5_read import (
+    read_coords,
+    read_feature_blocks,
+    read_features,
+    read_header,
+    read_recipe,
+    read_slide_features,
+)
 
 READERS = [read_coords, read_features, read_slide_features, read_header]
 
@@ -209,3 +216,44 @@ def test_hdf5s_own_lock(tmp_path: Path, forced: bool) -> None:
             assert (reader.returncode, reader.stderr) == (0, "")
     finally:
         holder.communicate("\n", timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("chunk_rows", "block_bytes", "starts"),
+    [
+        (None, 1 << 20, [0]),
+        (None, 4 * 5 * 30, [0, 30, 60, 90]),
+        (7, 4 * 5 * 30, [0, 28, 56, 84]),
+        (64, 4 * 5 * 30, [0, 64]),
+        (100, 1, [0]),
+        (1, 1, list(range(100))),
+    ],
+)
+def test_blocks_are_the_whole_file_in_order(
+    tmp_path: Path, chunk_rows: int | None, block_bytes: int, starts: list[int]
+) -> None:
+    features = np.random.default_rng(1).normal(size=(100, 5)).astype(np.float32)
+    coords = np.arange(200).reshape(100, 2)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("features", data=features, chunks=None if chunk_rows is None else (chunk_rows, 5))
+        file.create_dataset("coords", data=coords)
+    blocks = list(read_feature_blocks(tmp_path / "a.h5", block_bytes))
+    assert [block.start for block in blocks] == starts
+    np.testing.assert_array_equal(np.concatenate([block.features for block in blocks]), features)
+    np.testing.assert_array_equal(np.concatenate([block.coords for block in blocks]), coords)
+
+
+def test_blocks_of_half_precision_and_of_no_patches(tmp_path: Path) -> None:
+    (block,) = read_feature_blocks(
+        make(tmp_path / "a.h5", coords=np.zeros((2, 2), int), features=np.ones((2, 3), "f2"))
+    )
+    assert block.features.dtype == np.float32
+    empty = make(tmp_path / "b.h5", coords=np.zeros((0, 2), int), features=np.ones((0, 3), "f4"))
+    assert list(read_feature_blocks(empty)) == []
+
+
+def test_blocks_of_a_file_that_does_not_fit_together(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.h5", coords=np.zeros((3, 2), int), features=np.ones((2, 3), "f4"))
+    with pytest.raises(StoreError) as caught:
+        next(read_feature_blocks(path))
+    assert "2 rows of features and 3 coordinates" in one_line(caught, path)

@@ -20,6 +20,12 @@ def test_magnification_has_no_trailing_zeros(magnification: float, text: str) ->
 
 def test_grid_name() -> None:
     assert grid_name(2.5, 512, 0) == "2.5x_512px_0px_overlap"
+    assert grid_name(20, 256, 0, target_mpp=0.5) == "0.5mpp_256px_0px_overlap"
+    assert grid_name(None, 224, 32, target_mpp=1.0) == "1mpp_224px_32px_overlap"
+    # Two resolutions that differ only a little have two folders.
+    assert grid_name(None, 256, 0, target_mpp=0.2528001) == "0.2528001mpp_256px_0px_overlap"
+    with pytest.raises(ValueError, match="a magnification or"):
+        grid_name(None, 256, 0)
 
 
 @pytest.mark.parametrize(

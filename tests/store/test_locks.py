@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from trident.errors import LockHeldError, StoreError
+from trident.store import locks
 from trident.store.lock_holder import read_lock
 from trident.store.locks import OutputLock, lock_path, lock_status
 from trident.store.processes import Liveness
@@ -179,6 +180,7 @@ def lock_text(**fields: object) -> str:
         (lock_text(pid=-1), "an unknown process"),
         (lock_text(hostname=None), "an unknown process"),
     ],
+    ids=range(11),  # a process number in a test's name would be another one in each process
 )
 def test_a_writer_that_may_live_keeps_its_lock(tmp_path: Path, content: str, who: str) -> None:
     output = tmp_path / "a.h5"
@@ -241,3 +243,87 @@ def test_the_age_of_another_tools_lock(tmp_path: Path, created_at: object, age_s
     assert holder.silent_s >= age_s
     assert holder.silent_for().endswith(shown)
     assert not holder.is_in_use
+
+
+# Processes that end in the middle of their work
+
+ENDING = """
+import os, sys, threading
+from pathlib import Path
+from trident.errors import LockHeldError
+from trident.store import locks
+folder = Path(sys.argv[1])
+def work(name):
+    while True:
+        try:
+            with locks.OutputLock(folder / name):
+                pass
+        except LockHeldError:
+            pass
+for name in ("a.h5", "b.h5", "c.h5"):
+    threading.Thread(target=work, args=(name,), daemon=True).start()
+threading.Event().wait(float(sys.argv[2]))
+locks.release_all()
+os._exit(0)
+"""
+
+
+def test_a_process_that_ends_takes_no_lock_any_more(tmp_path: Path) -> None:
+    for number in range(15):
+        subprocess.run([sys.executable, "-c", ENDING, str(tmp_path), str(0.01 * number)], check=True)
+        assert list(tmp_path.glob("*.lock")) == []
+
+
+def test_a_lock_has_its_content_from_the_first_moment(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ENDING, str(tmp_path), "1000"])
+    seen, until = 0, time.monotonic() + 3
+    while time.monotonic() < until:
+        for path in tmp_path.glob("*.lock"):
+            try:
+                text = path.read_text()
+            except FileNotFoundError:
+                continue
+            seen += 1
+            assert json.loads(text)["pid"] == process.pid
+    process.kill()
+    process.wait()
+    assert seen > 0
+    for name in ("a.h5", "b.h5", "c.h5"):  # whatever the kill left, the next run takes over
+        with OutputLock(tmp_path / name):
+            pass
+
+
+# Locks of hosts that died
+
+
+@pytest.mark.parametrize(
+    ("refreshed", "changes", "taken"),
+    [(True, {}, True), (True, {"touched": True}, False), (True, {"replaced": True}, False), (False, {}, False)],
+)
+def test_a_lock_of_another_host_that_is_seen_to_stand_still_is_taken_over(
+    refreshed: bool, changes: dict[str, bool], taken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.h5"
+    monkeypatch.setattr(locks, "ABANDONED_S", 0.2)
+    content = {"pid": 1, "hostname": "elsewhere", "created_at": "2020-01-01T00:00:00+00:00", "lock_id": "a1"}
+    if refreshed:
+        content["refresh_s"] = 15
+    lock_path(output).write_text(json.dumps(content))
+    # However old it is, and whatever the other host's clock says: only what is seen from here counts.
+    os.utime(lock_path(output), (1, 1))
+    with pytest.raises(LockHeldError):
+        OutputLock(output).__enter__()
+    time.sleep(0.3)
+    if "touched" in changes:
+        os.utime(lock_path(output), (2, 2))
+    if "replaced" in changes:
+        lock_path(output).write_text(json.dumps({**content, "lock_id": "b2"}))
+        os.utime(lock_path(output), (1, 1))
+    if not taken:
+        with pytest.raises(LockHeldError):
+            OutputLock(output).__enter__()
+        return
+    with OutputLock(output):
+        holder = lock_status(output)
+        assert holder is not None and holder.pid == os.getpid()
+    assert not lock_path(output).exists()

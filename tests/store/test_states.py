@@ -13,6 +13,7 @@ import pytest
 
 from trident import __version__
 from trident.errors import StoreError
+from trident.store import states as states_module
 from trident.store.layout import JobLayout
 from trident.store.states import MAX_ATTEMPTS, SlideInfo, SlideStateFile, read_states, state_path
 
@@ -253,3 +254,35 @@ def test_a_job_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be written"):
         SlideStateFile.load_or_new(JobLayout(tmp_path / "file", "grid"), SLIDE)
+
+
+def test_changes_of_a_block_are_written_together(layout: JobLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = SlideStateFile.load_or_new(layout, SLIDE)
+    writes: list[Path] = []
+    write = states_module.write_json
+    monkeypatch.setattr(states_module, "write_json", lambda path, value: writes.append(path) or write(path, value))
+    with states.together():
+        states.set_summary({"n": 1})
+        states.set_meta(dimensions=(3, 2), mpp=0.5, mag=20, level_count=1)
+        states.finish("coords", "completed", timings={"total": 1.5})
+        assert content(states)["summary"] == {}
+    assert writes == [states.path]
+    found = content(states)
+    assert found["summary"] == {"n": 1}
+    assert found["meta"]["dimensions"] == [3, 2]
+    assert found["tasks"]["coords"]["timings"] == {"total": 1.5}
+    with pytest.raises(ZeroDivisionError), states.together():
+        states.set_summary({"n": 2})
+        raise ZeroDivisionError
+    states.set_summary({"m": 3})
+    assert content(states)["summary"] == {"n": 1, "m": 3}
+
+
+def test_timings_stay_where_a_later_run_had_nothing_to_do(layout: JobLayout) -> None:
+    states = SlideStateFile.load_or_new(layout, SLIDE)
+    assert states.status("coords") == "not_started"
+    states.begin("coords")
+    states.finish("coords", "completed", timings={"total": 2.0, "open": 0.5})
+    states.finish("coords", "skipped", reason="exists")
+    assert content(states)["tasks"]["coords"]["timings"] == {"total": 2.0, "open": 0.5}
+    assert states.status("coords") == "skipped"

@@ -142,3 +142,14 @@ def test_a_full_disk_leaves_the_summary_as_it_was(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_text() == "x" * 900 + "\n"
+
+
+def test_where_the_time_went() -> None:
+    seconds = {"total": 20.0, "wait": 16.0, "read": 30.0, "transform": 2.0, "encode": 1.8}
+    text = render_section(
+        RunSection("1", "t", "completed", "s", "f", timings={"coords": {"total": 1.25}, "patch_features:a": seconds})
+    )
+    section = text.partition("### Time\n\n")[2].splitlines()
+    assert section[0] == "- `coords`: 1.2 s"
+    assert section[1].startswith("- `patch_features:a`: 20.0 s; 75 % decode, 9 % encode, 5 % resize: the device waited")
+    assert "### Time" not in render_section(RunSection("1", "t", "completed", "s", "f"))

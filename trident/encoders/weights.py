@@ -202,8 +202,13 @@ def _registered_path(source: WeightsSource) -> WeightsFile | None:
     value = entries.get(source.weights_kind, {}).get(source.name)
     if not value:
         return None
-    path = registry.parent / Path(value).expanduser()
-    return _file(_resolve(path, source, f"the path in {registry}"), "registry", source)
+    try:
+        path = registry.parent / Path(value).expanduser()
+        return _file(_resolve(path, source, f"the path in {registry}"), "registry", source)
+    except (OSError, RuntimeError) as error:  # too long a name, or the home folder of nobody
+        raise WeightsError(
+            f"{registry}: the path of {source.name} cannot be used ({_first_line(error)}); correct it"
+        ) from error
 
 
 def _read_registry(registry: Path) -> dict[str, dict[str, str | None]]:
@@ -217,7 +222,7 @@ def _read_registry(registry: Path) -> dict[str, dict[str, str | None]]:
         raise WeightsError(
             f"{registry}: the registry of local weights cannot be read ({error.strerror}); correct {LOCAL_CKPTS_ENV}"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{registry}: the registry of local weights is not valid JSON ({error}); mend it") from error
     shape = 'expected {"patch": {"uni_v1": "/path/to/weights.bin"}}'
     if not isinstance(content, dict):

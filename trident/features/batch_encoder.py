@@ -4,28 +4,46 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from trident.encoders.patch.base import PatchEncoder
 from trident.errors import SettingsError, TridentError
+from trident.features.precision import AUTO, autocast, used_precision
 from trident.features.threads import single_core_threads
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass
+class Started:
+    """A batch that a device is at work on."""
+
+    parts: list[Tensor]
+    """Features, float32 (b, D), on their way to this machine's memory."""
+    arrived: torch.cuda.Event | None
+    """When they are all there; None where they are already."""
+
+
 class BatchEncoder:
-    """Encodes batches on a device; on a GPU in the encoder's own precision, on a CPU in float32.
+    """Encodes batches on a device; on a GPU in the encoder's own precision, on a CPU in float32, or as asked for.
 
     Use it as a context manager: leaving it ends its threads.
     """
 
     def __init__(
-        self, encoder: PatchEncoder, device: torch.device, finish: Callable[[Tensor], Tensor], *, threads: int = 1
+        self,
+        encoder: PatchEncoder,
+        device: torch.device,
+        finish: Callable[[Tensor], Tensor],
+        *,
+        threads: int = 1,
+        precision: str = AUTO,
     ) -> None:
         """Move the encoder to the device.
 
@@ -35,12 +53,17 @@ class BatchEncoder:
             finish: turns a prepared batch on the device into the network's input (B, 3, H, W), which must last until
                 the next call from the same thread.
             threads: parts of a batch that are encoded at once, each in its own thread; for a CPU.
+            precision: see `used_precision`.
         """
         self.encoder = encoder.eval().to(device)
+        if device.type == "cpu" and is_convolutional(encoder):
+            # A quarter faster, as measured (benchmarks/README.md); what is computed is the same but for rounding.
+            self.encoder.to(memory_format=torch.channels_last)
         self._device = device
         self._finish = finish
         self._threads = threads
         self._dim = encoder.embedding_dim
+        self.precision = used_precision(encoder.precision, device.type, precision)
         self.largest: int | None = None
         """Patches that fit into the device's memory at once, where that became known by failing."""
         self._executor = single_core_threads(threads, "trident-encode") if threads > 1 else None
@@ -54,7 +77,7 @@ class BatchEncoder:
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def start(self, pixels: Tensor) -> list[Tensor]:
+    def start(self, pixels: Tensor) -> Started:
         """Begin to encode a batch; a GPU goes on by itself after the return. `collect` gives the features.
 
         Where memory runs out, the batch is encoded in halves, and so are those after it.
@@ -63,10 +86,18 @@ class BatchEncoder:
             TridentError: not even one patch fits.
         """
         if self._executor is None:
-            return self._encode(pixels)
-        # As even as they come: the batch is done when the slowest part is.
-        shares = torch.tensor_split(pixels, min(self._threads, len(pixels)))
-        return [part for parts in self._executor.map(self._encode, shares) for part in parts]
+            parts = self._encode(pixels)
+        else:
+            # As even as they come: the batch is done when the slowest part is.
+            shares = torch.tensor_split(pixels, min(self._threads, len(pixels)))
+            parts = [part for parts in self._executor.map(self._encode, shares) for part in parts]
+        # The copies are queued right behind the batch: asked for later, they would wait for the batch after it too.
+        parts = [part.to(dtype=torch.float32).to("cpu", non_blocking=True) for part in parts]
+        if self._device.type != "cuda":
+            return Started(parts, None)
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        arrived.record(torch.cuda.current_stream(self._device))
+        return Started(parts, arrived)
 
     def _encode(self, pixels: Tensor) -> list[Tensor]:
         parts: list[Tensor] = []
@@ -96,13 +127,15 @@ class BatchEncoder:
             )
         return parts
 
-    def collect(self, parts: list[Tensor]) -> NDArray[np.float32]:
+    def collect(self, started: Started) -> NDArray[np.float32]:
         """Features (B, D) of a batch that was started; waits for the device.
 
         Raises:
             SettingsError: the encoder's output is not (B, D).
         """
-        features = torch.cat([part.to(dtype=torch.float32) for part in parts]).cpu()
+        if started.arrived is not None:
+            started.arrived.synchronize()
+        features = torch.cat(started.parts)
         if features.ndim != 2 or features.shape[1] != self._dim:
             raise SettingsError(
                 f"encoder {self.encoder.enc_name} gave features of shape {tuple(features.shape)}; "
@@ -113,17 +146,8 @@ class BatchEncoder:
 
     def _try(self, pixels: Tensor) -> Tensor | None:
         """Features of a batch, or None where memory runs out."""
-        precision = self.encoder.precision
-        on_gpu = self._device.type == "cuda"
         try:
-            with (
-                torch.inference_mode(),
-                torch.autocast(
-                    self._device.type,
-                    dtype=precision if on_gpu else None,
-                    enabled=on_gpu and precision is not torch.float32,
-                ),
-            ):
+            with torch.inference_mode(), autocast(self._device.type, self.precision):
                 batch = self._finish(pixels.to(self._device, non_blocking=True))
                 features: Tensor = self.encoder(batch)
                 # An input on the CPU is written over by the next one.
@@ -131,6 +155,12 @@ class BatchEncoder:
                 return features.clone() if shares else features
         except torch.OutOfMemoryError:
             return None
+
+
+def is_convolutional(model: nn.Module) -> bool:
+    """Whether most of a model's weights are kernels of two-dimensional convolutions; not so of a transformer."""
+    sizes = [(weight.ndim == 4, weight.numel()) for weight in model.parameters()]
+    return 2 * sum(size for is_kernel, size in sizes if is_kernel) > sum(size for _, size in sizes)
 
 
 def _storage(tensor: Tensor) -> int:

@@ -1,57 +1,32 @@
 """The streaming loop of one slide: read -> transform -> encode -> hand on. Imports torch: import this module lazily.
 
 Threads of this process read ahead while the device works, a GPU works on one batch while the next is gathered, and the
-features leave in the order of the coordinates whatever the threads' timing.
+features leave in the order of the coordinates whatever the threads' timing. Several encoders may share one pass: each
+patch is read once, and every encoder gets from it what it would get alone.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from trident.encoders.patch.base import PatchEncoder
-from trident.errors import SettingsError, WeightsError
+from trident.errors import SettingsError
 from trident.features.batch_encoder import BatchEncoder
+from trident.features.encoder_output import EncoderOutput, EncoderTarget, Sink
 from trident.features.patch_batches import Batch, PatchBatches, ReadPatch
+from trident.features.precision import AUTO
+from trident.features.report import FeatureReport, PhaseSeconds
 from trident.features.threads import default_workers
 from trident.patching.reader import PatchReader
 
-Sink = Callable[[NDArray[np.float32]], None]
-"""Takes the features (b, D) of the next b patches."""
 Progress = Callable[[int, int], None]
 """Takes the number of patches done, and of all."""
-
-
-@dataclass(frozen=True)
-class PhaseSeconds:
-    """Where the time went. `read` and `transform` are summed over the threads; the others are the loop's own."""
-
-    read: float = 0.0
-    transform: float = 0.0
-    encode: float = 0.0
-    """Starting the device and waiting for it."""
-    write: float = 0.0
-    """In the sink."""
-    wait: float = 0.0
-    """Waiting for the reading threads: large where reading is the bottleneck."""
-
-
-@dataclass(frozen=True)
-class FeatureReport:
-    """What happened to one slide's patches."""
-
-    n_patches: int
-    unreadable: list[int]
-    """Indices of patches that did not decode, and were encoded as black."""
-    seconds: PhaseSeconds
-    batch_size: int
-    """Patches encoded at once; smaller than asked for where the device's memory ran out."""
 
 
 def extract_features(
@@ -65,6 +40,7 @@ def extract_features(
     sink: Sink,
     on_progress: Progress | None = None,
     max_unreadable_share: float = 0.01,
+    precision: str = AUTO,
 ) -> FeatureReport:
     """Encode every patch of a slide, and hand the features on batch by batch, in order.
 
@@ -81,6 +57,7 @@ def extract_features(
         sink: takes float32 (b, D) arrays that it may keep.
         on_progress: called after each batch.
         max_unreadable_share: share of patches, 0 to 1, that may fail to decode.
+        precision: see `used_precision`.
 
     Raises:
         UnreadableSlideError: more patches than that share do not decode.
@@ -88,81 +65,135 @@ def extract_features(
         WeightsError: the encoder gave NaN or infinity.
         TridentError: not even one patch fits into the device's memory.
     """
+    [outcome] = extract_with_several(
+        read,
+        coords,
+        [EncoderTarget(encoder, sink, precision)],
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        on_progress=on_progress,
+        max_unreadable_share=max_unreadable_share,
+    )
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def extract_with_several(
+    read: ReadPatch | PatchReader,
+    coords: NDArray[np.int64],
+    targets: Sequence[EncoderTarget],
+    *,
+    device: torch.device | str,
+    batch_size: int,
+    workers: int | None,
+    on_progress: Progress | None = None,
+    max_unreadable_share: float = 0.01,
+) -> list[FeatureReport | Exception]:
+    """`extract_features` with several encoders in one pass: each patch is read once, and encoded by all.
+
+    Args:
+        read: as for `extract_features`, and so are those that follow.
+        coords: int (N, 2).
+        targets: encoders and their sinks; at least one.
+        device: "cpu", "cuda", "cuda:1".
+        batch_size: patches encoded at once.
+        workers: reading threads.
+        on_progress: called after each batch that all encoders have done.
+        max_unreadable_share: share of patches, 0 to 1.
+
+    Returns:
+        One outcome a target: its report, or what went wrong with its transform, its encoder or its sink, which does not
+        stop the others.
+
+    Raises:
+        UnreadableSlideError, SettingsError: what concerns all of them, as `extract_features`.
+    """
     coords = np.asarray(coords)
     _check(coords, batch_size, workers)
     torch_device = torch.device(device)
+    on_gpu = torch_device.type == "cuda"
     n_workers = default_workers() if workers is None else workers
-    n_patches = len(coords)
     batches = PatchBatches(
         read,
         coords,
-        encoder.eval_transforms,
+        [target.encoder.eval_transforms for target in targets],
         batch_size=batch_size,
-        workers=min(n_workers, n_patches),
-        pinned=torch_device.type == "cuda",
-        on_device=torch_device.type == "cuda",
+        workers=min(n_workers, len(coords)),
+        pinned=on_gpu,
+        on_device=on_gpu,
         max_unreadable_share=max_unreadable_share,
     )
     # Beside readers, a CPU encodes in single-core threads; a GPU, or a lone thread, as torch does by itself.
     threads = torch.get_num_threads() if torch_device.type == "cpu" and n_workers else 1
-    with batches, BatchEncoder(encoder, torch_device, batches.finish, threads=threads) as batch_encoder:
-        output = _Output(batch_encoder, batches, coords=coords, sink=sink, on_progress=on_progress)
-        for batch in batches:
-            output.start(batch)
-        output.finish()
-    return FeatureReport(
-        n_patches,
-        batches.unreadable,
-        PhaseSeconds(batches.read_s, batches.transform_s, output.encode_s, output.write_s, batches.wait_s),
-        min(batch_size, batch_encoder.largest or batch_size),
-    )
+    with ExitStack() as stack:
+        stack.enter_context(batches)
+
+        def begin(number: int) -> BatchEncoder:
+            target = targets[number]
+            finish = _finisher(batches, number)
+            return stack.enter_context(
+                BatchEncoder(target.encoder, torch_device, finish, threads=threads, precision=target.precision)
+            )
+
+        outputs = [EncoderOutput(partial(begin, number), target.sink, coords) for number, target in enumerate(targets)]
+        _run(batches, outputs, len(coords), on_progress)
+    return [_outcome(output, outputs, batches, len(coords), batch_size) for output in outputs]
 
 
-class _Output:
-    """One batch on the device at a time more than is waited for: the next is queued before the last is collected."""
+def _run(batches: PatchBatches, outputs: list[EncoderOutput], total: int, on_progress: Progress | None) -> None:
+    """All batches through all encoders; on a device one batch more than is waited for: it is queued before that."""
+    previous: Batch | None = None
 
-    def __init__(
-        self,
-        batch_encoder: BatchEncoder,
-        batches: PatchBatches,
-        *,
-        coords: NDArray[np.int64],
-        sink: Sink,
-        on_progress: Progress | None,
-    ) -> None:
-        self._batch_encoder = batch_encoder
-        self._batches = batches
-        self._coords = coords
-        self._sink = sink
-        self._on_progress = on_progress
-        self._under_way: tuple[Batch, list[Tensor]] | None = None
-        self.encode_s = 0.0
-        self.write_s = 0.0
+    def hand_on(next_batch: Batch | None) -> None:
+        """Queue the next batch, then hand on the previous one."""
+        for number, output in enumerate(outputs):
+            before = output.take()
+            if next_batch is not None:
+                output.start(next_batch.start, batches.pixels(next_batch, number))
+            output.finish(before)
+        if previous is not None:
+            batches.release(previous)
+            if on_progress is not None and not all(output.failure for output in outputs):
+                on_progress(previous.start + len(previous), total)
 
-    def start(self, batch: Batch) -> None:
-        """Queue a batch, and hand on the one before."""
-        began = time.perf_counter()
-        parts = self._batch_encoder.start(batch.pixels)
-        self.encode_s += time.perf_counter() - began
-        self.finish()
-        self._under_way = batch, parts
+    def look_at_transforms() -> None:
+        for number, output in enumerate(outputs):
+            output.fail(batches.failure(number))
 
-    def finish(self) -> None:
-        """Hand on the batch that is under way, if any."""
-        if self._under_way is None:
+    if all(output.failure for output in outputs):
+        return
+    for batch in batches:
+        look_at_transforms()
+        hand_on(batch)
+        previous = batch
+        if all(output.failure for output in outputs):
             return
-        batch, parts = self._under_way
-        self._under_way = None
-        began = time.perf_counter()
-        features = self._batch_encoder.collect(parts)
-        self.encode_s += time.perf_counter() - began
-        _check_finite(features, self._batch_encoder.encoder, self._coords[batch.start :])
-        self._batches.release(batch)
-        began = time.perf_counter()
-        self._sink(features)
-        self.write_s += time.perf_counter() - began
-        if self._on_progress is not None:
-            self._on_progress(batch.start + len(features), len(self._coords))
+    look_at_transforms()
+    hand_on(None)
+
+
+def _finisher(batches: PatchBatches, number: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda pixels: batches.finish(pixels, number)
+
+
+def _outcome(
+    output: EncoderOutput, outputs: list[EncoderOutput], batches: PatchBatches, n_patches: int, batch_size: int
+) -> FeatureReport | Exception:
+    if output.failure is not None:
+        return output.failure
+    others = sum(other.encode_s + other.write_s for other in outputs if other is not output)
+    seconds = PhaseSeconds(
+        read=batches.read_s,
+        transform=batches.transform_s,
+        encode=output.encode_s,
+        write=output.write_s,
+        wait=batches.wait_s,
+        others=others,
+    )
+    largest = output.batch_encoder.largest or batch_size
+    return FeatureReport(n_patches, list(batches.unreadable), seconds, min(batch_size, largest))
 
 
 def _check(coords: NDArray[np.int64], batch_size: int, workers: int | None) -> None:
@@ -172,14 +203,3 @@ def _check(coords: NDArray[np.int64], batch_size: int, workers: int | None) -> N
         raise SettingsError(f"batch size {batch_size} is not at least 1; set --feat_batch_size or --batch_size")
     if workers is not None and workers < 0:
         raise SettingsError(f"the number of workers {workers} is below 0; set --max_workers to 0 or more")
-
-
-def _check_finite(features: NDArray[np.float32], encoder: PatchEncoder, coords: NDArray[np.int64]) -> None:
-    """`coords` begin with those of the batch."""
-    good: NDArray[np.bool_] = np.isfinite(features).min(axis=1)
-    if not good.all():
-        x, y = (int(value) for value in coords[int(np.argmin(good))])
-        raise WeightsError(
-            f"encoder {encoder.enc_name} gave NaN or infinity for {int((~good).sum())} of {len(good)} patches, first "
-            f"for the one at ({x}, {y}); its weights are damaged, or its precision {encoder.precision} is too small"
-        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -17,15 +17,13 @@ from torch import Tensor
 
 from trident.encoders.patch.transforms import Transform
 from trident.errors import SettingsError, UnreadableSlideError
-from trident.features.prepare import PatchPreparer
+from trident.features.preparations import Preparations, Rows
 from trident.features.threads import single_core_threads
 from trident.patching.reader import PatchReader, PatchRegions
 from trident.slides.base import RGBImage
 
 ReadPatch = Callable[[int, int], RGBImage]
 """(x, y) of a patch's corner in level-0 pixels -> its pixels; called from several threads at once."""
-
-_Rows = NDArray[np.uint8] | NDArray[np.float32]
 
 _MAX_JOB_PATCHES = 16
 """Most patches that a thread reads in one go."""
@@ -37,14 +35,17 @@ _MAX_RAW_BATCH_BYTES = 128 << 20
 
 @dataclass
 class Batch:
-    """Consecutive patches, prepared by `PatchPreparer.prepare`."""
+    """Consecutive patches, prepared by `PatchPreparer.prepare` for each encoder."""
 
     start: int
     """Index of the first patch."""
-    pixels: Tensor
-    """(B, ...), a window on a buffer that is used again once the batch is released."""
-    buffer: Tensor
+    prepared: list[Tensor]
+    """(B, ...) by slot of `Preparations`, windows on buffers that are used again once the batch is released."""
+    buffers: list[Tensor]
     jobs: list[Future[_Filled]]
+
+    def __len__(self) -> int:
+        return len(self.prepared[0])
 
 
 @dataclass
@@ -60,13 +61,14 @@ class _Filled:
 class PatchBatches:
     """Reads and prepares every patch. Use it as a context manager: leaving it ends the threads, whatever happened.
 
-    A patch that does not decode is black, and listed in `unreadable`.
+    A patch that does not decode is black, and listed in `unreadable`. An encoder whose transform fails gets no more
+    batches (`failure` says why), the others do; where none is left, the batches end.
 
     Args:
         read: the slide's `PatchReader`, or its `read`: then neighbouring patches are read together. Any other function
             is asked for one patch at a time.
         coords: int (N, 2), (x, y) of each patch's corner in level-0 pixels.
-        transform: the encoder's, PIL RGB image -> float32 tensor (3, H, W).
+        transforms: one an encoder, PIL RGB image -> float32 tensor (3, H, W).
         batch_size: patches in a batch.
         workers: reading threads; 0 to read in the thread that iterates.
         pinned: whether batches lie in page-locked memory, for a GPU.
@@ -78,7 +80,7 @@ class PatchBatches:
         self,
         read: ReadPatch | PatchReader,
         coords: NDArray[np.int64],
-        transform: Transform,
+        transforms: Sequence[Transform],
         *,
         batch_size: int,
         workers: int,
@@ -90,9 +92,10 @@ class PatchBatches:
         self._reader = reader
         self._read: ReadPatch = reader.read if reader is not None else read  # type: ignore[assignment]
         self._regions: PatchRegions | None = None
+        self._preparations: Preparations | None = None
         self._on_device = on_device
         self._coords = coords
-        self._transform = transform
+        self._transforms = transforms
         self._batch_size = min(batch_size, max(1, len(coords)))
         self._max_unreadable_share = max_unreadable_share
         self._pinned = pinned
@@ -103,7 +106,8 @@ class PatchBatches:
         # Enough that no thread waits for the batch in front, and no more: a batch can be large.
         jobs = -(-self._batch_size // self._job_size)
         self._n_ahead = max(2, -(-2 * workers // jobs)) if workers else 1
-        self._free: list[Tensor] = []
+        self._failures: dict[int, Exception] = {}  # by slot; written by the threads
+        self._free: list[list[Tensor]] = []
         self._scratch = threading.local()
         self.unreadable: list[int] = []
         self.read_s = 0.0
@@ -124,27 +128,55 @@ class PatchBatches:
 
         Raises:
             UnreadableSlideError: more patches than the allowed share do not decode.
-            SettingsError: the transform gives patches of different sizes.
         """
         if not len(self._coords):
             return
         self._learn_shape()
+        if self._is_in_vain():
+            return
         ahead: deque[Batch] = deque()
         starts = iter(range(0, len(self._coords), self._batch_size))
         for start in starts:
             ahead.append(self._begin(start))
-            if len(ahead) >= self._n_ahead:
-                yield self._complete(ahead.popleft())
+            if len(ahead) < self._n_ahead:
+                continue
+            batch = self._complete(ahead.popleft())
+            if self._is_in_vain():
+                return
+            yield batch
         while ahead:
-            yield self._complete(ahead.popleft())
+            batch = self._complete(ahead.popleft())
+            if self._is_in_vain():
+                return
+            yield batch
 
     def release(self, batch: Batch) -> None:
-        """Allow the batch's buffer to be filled again."""
-        self._free.append(batch.buffer)
+        """Allow the batch's buffers to be filled again."""
+        self._free.append(batch.buffers)
 
-    def finish(self, pixels: Tensor) -> Tensor:
+    def pixels(self, batch: Batch, encoder: int = 0) -> Tensor:
+        """The batch as it was prepared for an encoder, counted as its transform was given."""
+        return batch.prepared[self._known.slots[encoder]]
+
+    def failure(self, encoder: int = 0) -> Exception | None:
+        """What went wrong with the transform of an encoder, in the batches that were given or are being read."""
+        if self._preparations is None:
+            return None
+        of_transform = self._preparations.failures.get(encoder)
+        return of_transform or self._failures.get(self._preparations.slots[encoder])
+
+    def _is_in_vain(self) -> bool:
+        """Whether no transform is left that works."""
+        return len(self._failures) == len(self._known.distinct)
+
+    @property
+    def _known(self) -> Preparations:
+        assert self._preparations is not None  # iterating begins with it
+        return self._preparations
+
+    def finish(self, pixels: Tensor, encoder: int = 0) -> Tensor:
         """See `PatchPreparer.finish`."""
-        return self._preparer.finish(pixels)
+        return self._known.finish[encoder](pixels)
 
     def _learn_shape(self) -> None:
         """Find out what all patches look like."""
@@ -153,13 +185,12 @@ class PatchBatches:
             return
         plan = self._reader.plan
         batch_bytes = self._batch_size * plan.read_px * plan.read_px * 3
-        self._preparer = PatchPreparer(
-            self._transform,
+        self._preparations = Preparations(
+            self._transforms,
             (plan.read_px, plan.read_px),
             patch_size_px=plan.patch_size_px,
             on_device=self._on_device and batch_bytes <= _MAX_RAW_BATCH_BYTES,
         )
-        self._black = self._preparer.prepare(np.zeros((1, plan.read_px, plan.read_px, 3), dtype=np.uint8))[0]
         began = time.perf_counter()
         self._regions = self._reader.announce(self._coords)
         self.read_s += time.perf_counter() - began
@@ -175,8 +206,7 @@ class PatchBatches:
                 self.unreadable.append(index)
                 self._check_unreadable(error)
                 continue
-            self._preparer = PatchPreparer(self._transform, (sample.shape[0], sample.shape[1]))
-            self._black = self._preparer.prepare(np.zeros_like(sample)[np.newaxis])[0]
+            self._preparations = Preparations(self._transforms, (sample.shape[0], sample.shape[1]))
             self.unreadable.clear()  # they are met again, in order
             return
         if failure is not None:
@@ -189,104 +219,117 @@ class PatchBatches:
 
     def _begin(self, start: int) -> Batch:
         """Hand the patches from `start` on to the threads."""
-        if not self._free:
-            dtype = torch.uint8 if self._black.dtype == np.uint8 else torch.float32
-            shape = (self._batch_size, *self._black.shape)
-            self._free.append(torch.empty(shape, dtype=dtype, pin_memory=self._pinned))
-        buffer = self._free.pop()
-        pixels = buffer[: len(self._coords) - start]
-        batch = Batch(start, pixels, buffer, [])
+        buffers = self._free.pop() if self._free else [self._new_buffer(black) for black in self._known.black]
+        batch = Batch(start, [buffer[: len(self._coords) - start] for buffer in buffers], buffers, [])
         if self._executor is not None:
-            rows: _Rows = pixels.numpy()
             batch.jobs = [
-                self._executor.submit(self._fill, rows[first : first + self._job_size], start + first)
-                for first in range(0, len(pixels), self._job_size)
+                self._executor.submit(self._fill, self._rows(batch, first), start + first)
+                for first in range(0, len(batch), self._job_size)
             ]
         return batch
 
+    def _new_buffer(self, black: Rows) -> Tensor:
+        dtype = torch.uint8 if black.dtype == np.uint8 else torch.float32
+        return torch.empty((self._batch_size, *black.shape), dtype=dtype, pin_memory=self._pinned)
+
+    def _rows(self, batch: Batch, first: int) -> list[Rows]:
+        """Of one job, by slot."""
+        return [pixels.numpy()[first : first + self._job_size] for pixels in batch.prepared]
+
     def _complete(self, batch: Batch) -> Batch:
         """Wait for the threads, or read here where there are none."""
-        for number in range(-(-len(batch.pixels) // self._job_size)):
+        since = time.perf_counter()
+        for number in range(-(-len(batch) // self._job_size)):
             if batch.jobs:
-                since = time.perf_counter()
                 filled = batch.jobs[number].result()
-                self.wait_s += time.perf_counter() - since
             else:
                 first = number * self._job_size
-                filled = self._fill(batch.pixels.numpy()[first : first + self._job_size], batch.start + first)
+                filled = self._fill(self._rows(batch, first), batch.start + first)
             self.read_s += filled.read_s
             self.transform_s += filled.transform_s
             for index, error in filled.errors:
                 self.unreadable.append(index)
                 self._check_unreadable(error)
         batch.jobs = []
+        self.wait_s += time.perf_counter() - since
         if len(self.unreadable) == len(self._coords):
             raise self._none_decodes(error) from error
         return batch
 
-    def _fill(self, rows: _Rows, start: int) -> _Filled:
+    def _fill(self, rows: list[Rows], start: int) -> _Filled:
         """Read and prepare the patches from `start` on into `rows`."""
         filled = _Filled()
+        n_rows = len(rows[0])
         if self._regions is None:
-            for row in range(len(rows)):
-                self._fill_one(rows[row : row + 1], start + row, filled)
+            for row in range(n_rows):
+                self._fill_one([part[row : row + 1] for part in rows], start + row, filled)
             return filled
         side_px = self._regions.plan.read_px
-        at_once = len(rows) if self._preparer.keeps_regions else max(1, _SCRATCH_BYTES // (side_px * side_px * 3))
-        for first in range(0, len(rows), at_once):
-            part = rows[first : first + at_once]
-            regions = self._regions_buffer(part, side_px)
+        is_direct = self._known.direct is not None
+        at_once = n_rows if is_direct else max(1, _SCRATCH_BYTES // (side_px * side_px * 3))
+        for first in range(0, n_rows, at_once):
+            parts = [part[first : first + at_once] for part in rows]
+            regions = self._regions_buffer(parts, side_px)
             began = time.perf_counter()
             failed = []
-            for row in range(len(part)):
+            for row in range(len(regions)):
                 try:
                     self._regions.read_into(start + first + row, regions[row])
                 except UnreadableSlideError as error:
                     failed.append(row)
                     filled.errors.append((start + first + row, error))
             read = time.perf_counter()
-            if regions is not part:
-                prepared = self._preparer.prepare(regions)
-                self._check_shape(prepared.shape[1:], start + first)
-                part[:] = prepared
-            for row in failed:
-                part[row] = self._black
+            self._prepare(regions, parts, start + first)
+            for part, black in zip(parts, self._known.black, strict=True):
+                part[failed] = black
             filled.read_s += read - began
             filled.transform_s += time.perf_counter() - read
         return filled
 
-    def _fill_one(self, row: _Rows, index: int, filled: _Filled) -> None:
+    def _fill_one(self, rows: list[Rows], index: int, filled: _Filled) -> None:
         """The same for one patch of a function."""
         x, y = (int(value) for value in self._coords[index])
         began = time.perf_counter()
         try:
             patch = self._read(x, y)
         except UnreadableSlideError as error:
-            row[0] = self._black
+            for row, black in zip(rows, self._known.black, strict=True):
+                row[0] = black
             filled.errors.append((index, error))
             filled.read_s += time.perf_counter() - began
             return
         read = time.perf_counter()
-        prepared = self._preparer.prepare(np.array(patch[np.newaxis]))
-        self._check_shape(prepared.shape[1:], index)
-        row[:] = prepared
+        self._prepare(np.array(patch[np.newaxis]), rows, index)
         filled.read_s += read - began
         filled.transform_s += time.perf_counter() - read
 
-    def _regions_buffer(self, rows: _Rows, side_px: int) -> RGBImage:
-        """Where regions are read: straight into the batch, or a buffer of this thread's own."""
-        if self._preparer.keeps_regions and rows.dtype == np.uint8:
-            return rows  # type: ignore[return-value]
-        buffer: RGBImage | None = getattr(self._scratch, "regions", None)
-        if buffer is None or len(buffer) < len(rows):
-            buffer = self._scratch.regions = np.empty((len(rows), side_px, side_px, 3), dtype=np.uint8)
-        return buffer[: len(rows)]
+    def _prepare(self, regions: RGBImage, rows: list[Rows], start: int) -> None:
+        """Regions (n, H, W, 3) -> the rows of each slot; nothing to do where they were read straight into them."""
+        for slot, (part, black) in enumerate(zip(rows, self._known.black, strict=True)):
+            if part is regions or slot in self._failures:
+                continue
+            try:
+                prepared = self._known.distinct[slot].prepare(regions)
+                self._check_shape(prepared.shape[1:], black.shape, start)
+            except Exception as error:  # noqa: BLE001 - a user's own function: kept, and told as its encoder's outcome
+                self._failures.setdefault(slot, error)
+            else:
+                part[:] = prepared
 
-    def _check_shape(self, shape: tuple[int, ...], index: int) -> None:
-        if shape != self._black.shape:  # said here: numpy would stretch some shapes silently
+    def _regions_buffer(self, rows: list[Rows], side_px: int) -> RGBImage:
+        """Where regions are read: straight into the batch, or a buffer of this thread's own."""
+        if self._known.direct is not None:
+            return rows[self._known.direct]  # type: ignore[return-value]
+        buffer: RGBImage | None = getattr(self._scratch, "regions", None)
+        if buffer is None or len(buffer) < len(rows[0]):
+            buffer = self._scratch.regions = np.empty((len(rows[0]), side_px, side_px, 3), dtype=np.uint8)
+        return buffer[: len(rows[0])]
+
+    def _check_shape(self, shape: tuple[int, ...], usual: tuple[int, ...], index: int) -> None:
+        if shape != usual:  # said here: numpy would stretch some shapes silently
             x, y = (int(value) for value in self._coords[index])
             raise SettingsError(
-                f"the patch at ({x}, {y}) becomes {shape} where others become {self._black.shape}; "
+                f"the patch at ({x}, {y}) becomes {shape} where others become {usual}; "
                 "the encoder's transforms must give all patches one size"
             )
 

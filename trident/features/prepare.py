@@ -6,7 +6,6 @@ Imports torch: import this module lazily.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,8 +19,8 @@ from trident.encoders.patch.transforms import Transform
 from trident.features.pixels import crop_centre, normalise, resize, resize_with_pil
 
 Pixels = NDArray[np.uint8]
-PixelStep = Callable[[Tensor], Tensor]
-"""uint8 (B, H, W, 3) -> uint8 (B, H', W', 3)."""
+PixelStep = partial[Tensor]
+"""A function with its settings; uint8 (B, H, W, 3) -> uint8 (B, H', W', 3)."""
 
 
 class PatchPreparer:
@@ -72,6 +71,10 @@ class PatchPreparer:
             self._early, self._late = [], self._early
         self.keeps_regions = not self._early and self._images == []
         """Whether `prepare` gives back what it gets, so that regions may be read straight into a batch."""
+        self.signature = (
+            tuple((step.func, *sorted(step.keywords.items())) for step in self._early) if self._images == [] else None
+        )
+        """Two preparers with one signature `prepare` alike; None where that cannot be told."""
 
     def prepare(self, regions: Pixels) -> Pixels | NDArray[np.float32]:
         """Regions (n, H, W, 3) -> uint8 (n, H', W', 3), or float32 (n, 3, H', W'); always the same of the two."""

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from trident.encoders.slide.base import SlideEncoder
 from trident.errors import StoreError, WeightsError
+from trident.features.precision import AUTO, autocast, used_precision
 
 _ROWS = 8192
 
@@ -18,6 +19,8 @@ def embed_slide(
     patch_size_level0: int,
     encoder: SlideEncoder,
     device: torch.device | str,
+    *,
+    precision: str = AUTO,
 ) -> NDArray[np.float32]:
     """The embedding (D,), float32, of one slide.
 
@@ -27,6 +30,7 @@ def embed_slide(
         patch_size_level0: side of a patch in level-0 pixels.
         encoder: moved to `device`, and left there.
         device: "cpu", "cuda", "cuda:1".
+        precision: see `used_precision`.
 
     Raises:
         StoreError: features and coordinates do not belong together, or the features hold NaN or infinity.
@@ -39,21 +43,14 @@ def embed_slide(
         )
     _check_finite(features)
     torch_device = torch.device(device)
-    on_gpu = torch_device.type == "cuda"
     encoder = encoder.eval().to(torch_device)
     batch = {
         "features": torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32)).unsqueeze(0).to(torch_device),
         "coords": torch.from_numpy(np.ascontiguousarray(coords, dtype=np.int64)).unsqueeze(0).to(torch_device),
         "attributes": {"patch_size_level0": int(patch_size_level0)},
     }
-    with (
-        torch.inference_mode(),
-        torch.autocast(
-            torch_device.type,
-            dtype=encoder.precision if on_gpu else None,
-            enabled=on_gpu and encoder.precision is not torch.float32,
-        ),
-    ):
+    used = used_precision(encoder.precision, torch_device.type, precision)
+    with torch.inference_mode(), autocast(torch_device.type, used):
         embedding = encoder(batch, torch_device)
     result: NDArray[np.float32] = embedding.to(torch.float32).reshape(-1).cpu().numpy()
     if not np.isfinite(result).all():

@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 _MAX_DEFAULT_WORKERS = 16
+_starting = threading.Lock()
+"""Two pools that start at once would take each other's lowered number for the usual one."""
 
 
 def default_workers() -> int:
@@ -36,16 +38,17 @@ def single_core_threads(count: int, name: str) -> ThreadPoolExecutor:
         with contextlib.suppress(threading.BrokenBarrierError):
             everyone.wait()
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for _ in range(count):
-            executor.submit(adopt)
-        everyone.wait()
-    except BaseException:
-        everyone.abort()
-        executor.shutdown(wait=True, cancel_futures=True)
-        raise
-    finally:
-        torch.set_num_threads(before)
+    with _starting:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            for _ in range(count):
+                executor.submit(adopt)
+            everyone.wait()
+        except BaseException:
+            everyone.abort()
+            executor.shutdown(wait=True, cancel_futures=True)
+            raise
+        finally:
+            torch.set_num_threads(before)
     return executor

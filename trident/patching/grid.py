@@ -1,7 +1,10 @@
 """Arithmetic of a patch grid: where patches lie and how their pixels are read. No slide is opened here.
 
-Three lengths must not be confused. A patch is `patch_size_px` wide at the target magnification; the same square covers
+Three lengths must not be confused. A patch is `patch_size_px` wide at the target scale; the same square covers
 `side_level0_px` level-0 pixels; and it is read as `ReadPlan.read_px` pixels of one pyramid level, then resized.
+
+The target scale is a magnification, to which level 0 is related by its own (rounded) magnification, or µm/px, to which
+it is related by its true µm/px; see `PatchGeometry.at_mpp`.
 """
 
 from __future__ import annotations
@@ -31,15 +34,68 @@ class PatchGeometry:
     """
 
     patch_size_px: int
-    """Side of a patch at the target magnification."""
+    """Side of a patch at the target scale."""
     overlap_px: int
-    """Overlap of neighbours at the target magnification."""
+    """Overlap of neighbours at the target scale."""
     target_magnification: float
     level0_magnification: float
     level0_width_px: int
     level0_height_px: int
+    target_mpp: float | None = None
+    """Target µm/px, where the grid is laid by µm/px (`at_mpp`); the two magnifications then shape nothing."""
+    level0_mpp: float | None = None
+    """True µm/px of level 0; given together with `target_mpp`."""
+
+    @classmethod
+    def at_mpp(
+        cls,
+        *,
+        patch_size_px: int,
+        overlap_px: int,
+        target_mpp: float,
+        level0_mpp: float,
+        level0_magnification: float,
+        level0_width_px: int,
+        level0_height_px: int,
+    ) -> PatchGeometry:
+        """A grid by true resolution: a pixel of a patch is `target_mpp` µm wide, but for rounding to level-0 pixels.
+
+        The target magnification becomes the one that stands in the same ratio to `level0_magnification` as `target_mpp`
+        to `level0_mpp`: a reader that knows the magnifications alone then finds the same patches.
+
+        Args:
+            patch_size_px: side of a patch in pixels of `target_mpp`.
+            overlap_px: overlap of neighbours in pixels of `target_mpp`.
+            target_mpp: µm/px of the patches.
+            level0_mpp: true µm/px of level 0.
+            level0_magnification: of the output contract's table; recorded only.
+            level0_width_px: width of level 0.
+            level0_height_px: height of level 0.
+
+        Raises:
+            SettingsError: as for the class, or one of the µm/px is not a positive number.
+        """
+        for label, mpp in (("target", target_mpp), ("level-0", level0_mpp)):
+            if not (math.isfinite(mpp) and mpp > 0):
+                raise SettingsError(
+                    f"the {label} resolution is {mpp} µm/px; give a positive number, e.g. --target_mpp 0.5"
+                )
+        return cls(
+            patch_size_px=patch_size_px,
+            overlap_px=overlap_px,
+            target_magnification=level0_magnification * level0_mpp / target_mpp,
+            level0_magnification=level0_magnification,
+            level0_width_px=level0_width_px,
+            level0_height_px=level0_height_px,
+            target_mpp=target_mpp,
+            level0_mpp=level0_mpp,
+        )
 
     def __post_init__(self) -> None:
+        if (self.target_mpp is None) != (self.level0_mpp is None):
+            raise SettingsError(
+                f"a grid by µm/px needs both the target's ({self.target_mpp}) and level 0's ({self.level0_mpp})"
+            )
         for label, magnification in (
             ("target magnification", self.target_magnification),
             ("level-0 magnification", self.level0_magnification),
@@ -57,19 +113,23 @@ class PatchGeometry:
             raise SettingsError(f"the slide is {self.level0_width_px} x {self.level0_height_px} px: it has no pixels")
         if self.step_level0_px < 1:
             raise SettingsError(
-                f"patches of {self.patch_size_px} px with {self.overlap_px} px overlap at "
-                f"{self.target_magnification:g}x would advance by less than one pixel of a slide scanned at "
-                f"{self.level0_magnification:g}x; choose a larger --patch_size, a smaller --overlap or a lower --mag"
+                f"patches of {self.patch_size_px} px with {self.overlap_px} px overlap at {self._scales[0]} would "
+                f"advance by less than one pixel of a slide scanned at {self._scales[1]}; choose a larger "
+                f"--patch_size, a smaller --overlap or {self._coarser}"
             )
 
     @property
     def downsample(self) -> float:
-        """Level-0 pixels per pixel at the target magnification; below 1 where the slide must be enlarged."""
+        """Level-0 pixels per pixel at the target scale; below 1 where the slide must be enlarged."""
+        if self.target_mpp is not None and self.level0_mpp is not None:
+            return self.target_mpp / self.level0_mpp
         return self.level0_magnification / self.target_magnification
 
     @property
     def patch_size_level0(self) -> int:
-        """Level-0 side of a patch as the coordinates file states it (rounded down)."""
+        """Level-0 side of a patch as the coordinates file states it: rounded down, by µm/px to the nearest pixel."""
+        if self.target_mpp is not None:
+            return self.side_level0_px
         return int(self.patch_size_px * self.level0_magnification // self.target_magnification)
 
     @property
@@ -102,7 +162,7 @@ class PatchGeometry:
             raise SettingsError(
                 f"a step of {self.step_level0_px} level-0 px makes {n_candidates:,} candidate patches on a slide of "
                 f"{self.level0_width_px} x {self.level0_height_px} px, over the limit of {MAX_CANDIDATES:,}; choose a "
-                "larger --patch_size, a smaller --overlap or a lower --mag"
+                f"larger --patch_size, a smaller --overlap or {self._coarser}"
             )
         xs = np.arange(0, self.level0_width_px, self.step_level0_px, dtype=np.int64)
         ys = np.arange(0, self.level0_height_px, self.step_level0_px, dtype=np.int64)
@@ -112,7 +172,7 @@ class PatchGeometry:
         return corners.reshape(-1, 2)
 
     def attributes(self, name: str, savetodir: str) -> dict[str, int | float | str]:
-        """Attributes of the `coords` dataset in the coordinates file; whole numbers as int.
+        """Attributes of the `coords` dataset in the coordinates file; whole numbers as int, except µm/px.
 
         Args:
             name: slide name.
@@ -128,7 +188,24 @@ class PatchGeometry:
             "savetodir": savetodir,
             "level0_width": self.level0_width_px,
             "level0_height": self.level0_height_px,
+            **self._mpp_attributes(),
         }
+
+    def _mpp_attributes(self) -> dict[str, float]:
+        if self.target_mpp is None or self.level0_mpp is None:
+            return {}
+        return {"target_mpp": float(self.target_mpp), "level0_mpp": float(self.level0_mpp)}
+
+    @property
+    def _scales(self) -> tuple[str, str]:
+        """The target scale and level 0's, for messages."""
+        if self.target_mpp is None:
+            return f"{self.target_magnification:g}x", f"{self.level0_magnification:g}x"
+        return f"{self.target_mpp:g} µm/px", f"{self.level0_mpp:g} µm/px"
+
+    @property
+    def _coarser(self) -> str:
+        return "a lower --mag" if self.target_mpp is None else "a larger --target_mpp"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from trident.patching.grid import PatchGeometry, ReadPlan, int_where_whole, plan
 from trident.slides.base import Slide
 
 _GRID_ATTRIBUTES = ("patch_size", "level0_magnification", "target_magnification")
+_MPP_ATTRIBUTES = ("target_mpp", "level0_mpp")
+"""Beside those, where the grid was laid by µm/px."""
 _CLAM_ATTRIBUTES = ("patch_size", "patch_level")
 
 
@@ -86,12 +88,26 @@ def geometry_from_attributes(
             f"{source}: its coordinates were made on a slide of {stated[0]} x {stated[1]} px, but {slide.path} has "
             f"{width_px} x {height_px} px; make the coordinates anew with --task coords --overwrite"
         )
+    patch_size_px = _whole(attributes, "patch_size", source)
+    overlap_px = _whole(attributes, "overlap", source, default=0)
+    target_magnification = _number(attributes, "target_magnification", source)
+    level0_magnification = _number(attributes, "level0_magnification", source)
     try:
+        if all(key in attributes for key in _MPP_ATTRIBUTES):
+            return PatchGeometry.at_mpp(
+                patch_size_px=patch_size_px,
+                overlap_px=overlap_px,
+                target_mpp=_number(attributes, "target_mpp", source),
+                level0_mpp=_number(attributes, "level0_mpp", source),
+                level0_magnification=level0_magnification,
+                level0_width_px=width_px,
+                level0_height_px=height_px,
+            )
         return PatchGeometry(
-            patch_size_px=_whole(attributes, "patch_size", source),
-            overlap_px=_whole(attributes, "overlap", source, default=0),
-            target_magnification=_number(attributes, "target_magnification", source),
-            level0_magnification=_number(attributes, "level0_magnification", source),
+            patch_size_px=patch_size_px,
+            overlap_px=overlap_px,
+            target_magnification=target_magnification,
+            level0_magnification=level0_magnification,
             level0_width_px=width_px,
             level0_height_px=height_px,
         )

@@ -147,7 +147,7 @@ class NeuralSegmenter(Segmenter):
             done += len(decisions)
 
         report = extract_features(
-            reader.read,
+            reader.source,
             corners,
             self._as_encoder(),
             device=self.device,

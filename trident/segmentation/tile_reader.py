@@ -7,7 +7,7 @@ coarser level.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,13 +39,17 @@ class _Span:
 
 
 class TileReader:
-    """Reads tiles as `PatchReader` does, pixel for pixel, with memory bounded whatever the file's pyramid."""
+    """Reads tiles as `PatchReader` does, pixel for pixel, with memory bounded whatever the file's pyramid.
+
+    `source` is for the feature loop: the `PatchReader` itself, whose tiles are read together, where they are not large.
+    """
 
     def __init__(self, slide: Slide, plan: ReadPlan, *, max_read_px: int = _MAX_READ_PX) -> None:
         self.slide = slide
         self.plan = plan
         self.in_blocks = plan.read_px > max(max_read_px, plan.patch_size_px)
         self._whole = PatchReader(slide, plan)
+        self.source: PatchReader | Callable[[int, int], RGBImage] = self.read if self.in_blocks else self._whole
         self._spans = list(_spans(plan.read_px, plan.patch_size_px, max_read_px)) if self.in_blocks else []
 
     def read(self, x: int, y: int) -> RGBImage:

@@ -12,9 +12,10 @@ import platform
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,9 +23,11 @@ import trident
 from trident.errors import RecipeMismatchError, StageNotRequestedError, StoreError
 from trident.slides.base import Slide
 from trident.slides.discovery import SlideSource
+from trident.staging.cache import SlideCache
 from trident.store import configs, logs
 from trident.store.layout import JobLayout
 from trident.store.locks import OutputLock
+from trident.store.output_view import DISK, OutputView
 from trident.store.recipes import Recipe, Verdict, VerdictKind, compare
 
 logger = logging.getLogger(__name__)
@@ -46,6 +49,10 @@ class StageContext:
     max_workers: int | None = None
     overwrite_run: str | None = None
     """With `--overwrite`: the run that outputs must come from to count as done."""
+    cache: SlideCache | None = None
+    """Where copies of slides on slow storage lie."""
+    view: OutputView = DISK
+    """How the stages look at outputs that exist."""
 
 
 class Condition(enum.Enum):
@@ -87,6 +94,22 @@ class StageResult:
     notes: list[str] = field(default_factory=list)
     skipped: bool = False
     """Nothing was made: the output was there."""
+    timings: dict[str, float] = field(default_factory=dict)
+    """Seconds by phase, and `total`; see `trident.store.timings`."""
+    parts: dict[str, StageResult] = field(default_factory=dict)
+    """Of several stages that ran as one: the result of each, by its key."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON has them."""
+        outputs = {name: str(path) for name, path in self.outputs.items()}
+        return {**asdict(self), "outputs": outputs, "parts": {key: part.to_dict() for key, part in self.parts.items()}}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> StageResult:
+        """The other way round; what JSON made of a tuple stays a list."""
+        outputs = {name: Path(path) for name, path in fields["outputs"].items()}
+        parts = {key: cls.from_dict(part) for key, part in fields["parts"].items()}
+        return cls(**{**fields, "outputs": outputs, "parts": parts})
 
 
 class Stage(ABC):
@@ -112,6 +135,11 @@ class Stage(ABC):
         return self.kind
 
     @property
+    def members(self) -> tuple[Stage, ...]:
+        """The stages that run together as this one, each with a key of its own; for most stages, itself."""
+        return (self,)
+
+    @property
     def output(self) -> Path:
         """The file whose presence under this name, with the right recipe, means done."""
         return self._output or self.usual_output()
@@ -119,6 +147,14 @@ class Stage(ABC):
     @abstractmethod
     def usual_output(self) -> Path:
         """Place of the output under the job directory."""
+
+    def places(self) -> list[Path]:
+        """Every path at which the output may lie, where it has no fixed one."""
+        return [self.output]
+
+    def fix_output(self, path: Path) -> None:
+        """Let the output lie at `path` as long as this object lives, instead of finding that out each time."""
+        self._output = path
 
     @property
     @abstractmethod
@@ -145,6 +181,18 @@ class Stage(ABC):
     def produce(self, progress: Progress) -> StageResult:
         """Make the output. Called with the lock held."""
 
+    def is_there(self) -> bool:
+        """Whether the output exists."""
+        return self.context.view.exists(self.output)
+
+    def found_recipe(self) -> Recipe | None:
+        """As `read_recipe`, without reading where the context's view knows it; of the facts only `run` is certain."""
+        return self.context.view.recipe(self.output, self.read_recipe)
+
+    def found_digest(self) -> str:
+        """As `content_digest`, without reading where the context's view knows it."""
+        return self.context.view.fact(self.output, f"{self.kind} content", self.content_digest)
+
     @cached_property
     def label(self) -> str:
         """The stage in a message for people."""
@@ -168,17 +216,17 @@ class Stage(ABC):
     def status(self) -> Status:  # noqa: PLR0911 - one return a condition reads best
         """Whether the output is done, and if not, why not."""
         made_here = self.kind in self.context.made
-        if not self.output.exists():
+        if not self.is_there():
             if made_here:
                 blocked = self._blocked_by()
                 return Status(Condition.BLOCKED, blocked) if blocked else Status(Condition.MISSING, "not made yet")
             return Status(Condition.BLOCKED, f"{self.output} is missing and --task does not include {self.label}")
         try:
-            found = self.read_recipe()
+            found = self.found_recipe()
         except StoreError as error:
             return self._damaged(str(error), made_here)
         try:
-            wanted = self.wanted_recipe()
+            wanted = Recipe(self.key, self.settings(), self.inputs())
         except StoreError as error:  # the file that it was made from is damaged
             return Status(Condition.STALE if made_here else Condition.BLOCKED, str(error))
         if made_here and not self._from_this_overwrite(found):
@@ -202,7 +250,7 @@ class Stage(ABC):
     def _blocked_by(self) -> str | None:
         """Why this stage cannot be made: an earlier one is missing, and this run does not make it."""
         earlier = self.needs
-        while earlier is not None and earlier.kind in self.context.made and not earlier.output.exists():
+        while earlier is not None and earlier.kind in self.context.made and not earlier.is_there():
             earlier = earlier.needs
         if earlier is None or earlier.kind in self.context.made:
             return None
@@ -231,17 +279,19 @@ class Stage(ABC):
         mpp = "from the slide" if self.source.mpp is None else self.source.mpp
         return {"mpp": mpp, "custom_mpp_keys": list(self.context.custom_mpp_keys)}
 
-    def open_slide(self) -> Slide:
-        """Open the slide with the job's reader settings."""
+    def open_slide(self) -> AbstractContextManager[Slide]:
+        """Open the slide with the job's reader settings; its copy on fast storage, where the job has such."""
         from trident.slides.registry import open_slide
+        from trident.staging.opening import open_staged
 
-        return open_slide(
-            self.source.path,
+        opened = partial(
+            open_slide,
             reader_type=self.context.reader_type,
             mpp=self.source.mpp,
             custom_mpp_keys=self.context.custom_mpp_keys,
             name=self.source.name,
         )
+        return open_staged(self.source.path, self.context.cache, opened)
 
 
 class H5Stage(Stage):
@@ -288,29 +338,30 @@ def run_stage(
         LockHeldError: another running process is writing this output.
         TridentError: whatever the stage itself finds.
     """
-    status = _checked(stage)
+    status = checked_status(stage)
     if status.done:
-        return _skipped(stage, status)
+        return skipped_result(stage, status)
     started = time.monotonic()
     with OutputLock(stage.output):
-        status = _checked(stage)  # another run may have been here before we had the lock
+        status = checked_status(stage)  # another run may have been here before we had the lock
         if status.done:
-            return _skipped(stage, status)
-        if status.condition is not Condition.MISSING:
-            logger.info("%s: %s: made anew: %s", stage.source.name, stage.label, status.why)
+            return skipped_result(stage, status)
+        tell_why(stage, status)
         if on_start is not None:
             on_start()
-        result = stage.produce(progress or _no_progress)
-        write_stage_config(stage)
-        logs.record(stage.context.layout.stage_log(stage.key), stage.source.path.name, result.message)
+        result = stage.produce(progress or no_progress)
+        conclude(stage, result, started)
         if on_end is not None:
             on_end(result)
-    logger.info("%s: %s: %s (%.1f s)", stage.source.name, stage.label, result.message, time.monotonic() - started)
     return result
 
 
-def _checked(stage: Stage) -> Status:
-    """Where the stage stands; raises where it must not run."""
+def checked_status(stage: Stage) -> Status:
+    """Where the stage stands.
+
+    Raises:
+        RecipeMismatchError, StageNotRequestedError: it must not run.
+    """
     status = stage.status()
     if status.condition is Condition.CONFLICT:
         raise RecipeMismatchError(status.why)
@@ -319,7 +370,29 @@ def _checked(stage: Stage) -> Status:
     return status
 
 
-def _skipped(stage: Stage, status: Status) -> StageResult:
+def tell_why(stage: Stage, status: Status) -> None:
+    """Say why an output that exists is made anew."""
+    if status.condition is not Condition.MISSING:
+        logger.info("%s: %s: made anew: %s", stage.source.name, stage.label, status.why)
+
+
+def conclude(stage: Stage, result: StageResult, started: float) -> None:
+    """What follows once a stage's output is made: its `total` seconds, the settings file, the log.
+
+    Args:
+        stage: that made its output.
+        result: what it made.
+        started: `time.monotonic()` when it began.
+    """
+    seconds = time.monotonic() - started
+    result.timings = {phase: round(value, 3) for phase, value in {**result.timings, "total": seconds}.items()}
+    write_stage_config(stage)
+    logs.record(stage.context.layout.stage_log(stage.key), stage.source.path.name, result.message)
+    logger.info("%s: %s: %s (%.1f s)", stage.source.name, stage.label, result.message, seconds)
+
+
+def skipped_result(stage: Stage, status: Status) -> StageResult:
+    """The result of a stage whose output was there."""
     return StageResult(message=status.why, outputs={"output": stage.output}, skipped=True)
 
 
@@ -328,5 +401,5 @@ def write_stage_config(stage: Stage) -> None:
     configs.write_stage_config(stage.context.layout.stage_config(stage.key), {"stage": stage.key, **stage.settings()})
 
 
-def _no_progress(done: int, total: int) -> None:
+def no_progress(done: int, total: int) -> None:
     """Default progress: nobody listens."""

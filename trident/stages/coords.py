@@ -4,23 +4,83 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from trident.errors import SettingsError
 from trident.job import COORDS
 from trident.slides.base import Slide
 from trident.slides.discovery import SlideSource
 from trident.stages.base import H5Stage, Progress, StageContext, StageResult, slide_meta
 from trident.stages.segmentation import SegmentationStage
 
+if TYPE_CHECKING:
+    from trident.patching.grid import PatchGeometry
+
 
 @dataclass(frozen=True)
 class GridOptions:
-    """The patch grid and which of its patches are kept."""
+    """The patch grid and which of its patches are kept.
 
-    magnification: float
+    Raises:
+        SettingsError: not exactly one of `magnification` and `target_mpp` is given.
+    """
+
+    magnification: float | None
+    """Of the patches; None where `target_mpp` is given."""
     patch_size_px: int
     overlap_px: int = 0
     min_tissue_proportion: float = 0.0
+    target_mpp: float | None = None
+    """µm/px of the patches, related to level 0 by its true µm/px instead of its rounded magnification."""
+
+    def __post_init__(self) -> None:
+        if (self.magnification is None) == (self.target_mpp is None):
+            raise SettingsError(
+                f"the scale of the patches is given as magnification {self.magnification} and {self.target_mpp} µm/px; "
+                "give one of the two, and None for the other"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """What a recipe says of the grid."""
+        # Keys that a recipe lacks are no difference, so the magnification must say that there is none.
+        by_mpp = {} if self.target_mpp is None else {"magnification": "by target_mpp", "target_mpp": self.target_mpp}
+        return {
+            "magnification": self.magnification,
+            "patch_size": self.patch_size_px,
+            "overlap": self.overlap_px,
+            "min_tissue_proportion": self.min_tissue_proportion,
+            **by_mpp,
+        }
+
+    def geometry(self, slide: Slide) -> PatchGeometry:
+        """The grid over one slide.
+
+        Raises:
+            MissingMppError: the slide's µm/px is unknown, or coarser than 5x.
+            SettingsError: a value is out of its range.
+        """
+        from trident.patching.grid import PatchGeometry
+
+        width_px, height_px = slide.dimensions
+        if self.target_mpp is not None:
+            return PatchGeometry.at_mpp(
+                patch_size_px=self.patch_size_px,
+                overlap_px=self.overlap_px,
+                target_mpp=self.target_mpp,
+                level0_mpp=slide.mpp,
+                level0_magnification=slide.magnification,
+                level0_width_px=width_px,
+                level0_height_px=height_px,
+            )
+        assert self.magnification is not None
+        return PatchGeometry(
+            patch_size_px=self.patch_size_px,
+            overlap_px=self.overlap_px,
+            target_magnification=self.magnification,
+            level0_magnification=slide.magnification,
+            level0_width_px=width_px,
+            level0_height_px=height_px,
+        )
 
 
 @dataclass(frozen=True)
@@ -65,8 +125,15 @@ class CoordsStage(H5Stage):
 
     def usual_output(self) -> Path:
         path = self.context.layout.coords(self.source.name)
-        clam = path.with_name(f"{self.source.name}.h5")  # CLAM leaves out `_patches`
-        return clam if not path.exists() and clam.exists() else path
+        clam, exists = self._clam_output(path), self.context.view.exists
+        return clam if not exists(path) and exists(clam) else path
+
+    def places(self) -> list[Path]:
+        usual = self.context.layout.coords(self.source.name)
+        return [self._output] if self._output else [usual, self._clam_output(usual)]
+
+    def _clam_output(self, usual: Path) -> Path:
+        return usual.with_name(f"{self.source.name}.h5")  # CLAM leaves out `_patches`
 
     @property
     def needs(self) -> SegmentationStage:
@@ -75,18 +142,12 @@ class CoordsStage(H5Stage):
     def settings(self) -> dict[str, Any]:
         if self.grid is None:
             return self.mpp_settings()
-        return {
-            "magnification": self.grid.magnification,
-            "patch_size": self.grid.patch_size_px,
-            "overlap": self.grid.overlap_px,
-            "min_tissue_proportion": self.grid.min_tissue_proportion,
-            **self.mpp_settings(),
-        }
+        return {**self.grid.settings(), **self.mpp_settings()}
 
     def inputs(self) -> dict[str, str]:
         inputs = self.slide_inputs()
-        if self.tissue.output.exists():
-            inputs["tissue"] = self.tissue.content_digest()
+        if self.tissue.is_there():
+            inputs["tissue"] = self.tissue.found_digest()
         return inputs
 
     def content_digest(self) -> str:
@@ -95,7 +156,6 @@ class CoordsStage(H5Stage):
         return digests.coords_digest(self.output)
 
     def produce(self, progress: Progress) -> StageResult:
-        from trident.patching.grid import PatchGeometry
         from trident.patching.tissue import select_on_tissue
         from trident.store import geojson, h5
         from trident.store.atomic import atomic_path
@@ -106,14 +166,7 @@ class CoordsStage(H5Stage):
         inputs = self.inputs()
         polygons = geojson.read_tissue(self.tissue.output)
         with self.open_slide() as slide:
-            geometry = PatchGeometry(
-                patch_size_px=self.grid.patch_size_px,
-                overlap_px=self.grid.overlap_px,
-                target_magnification=self.grid.magnification,
-                level0_magnification=slide.magnification,
-                level0_width_px=slide.dimensions[0],
-                level0_height_px=slide.dimensions[1],
-            )
+            geometry = self.grid.geometry(slide)
             corners = geometry.corners()
             kept = select_on_tissue(
                 corners,

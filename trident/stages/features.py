@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trident.job import PATCH_FEATURES, SLIDE_FEATURES
 from trident.slides.discovery import SlideSource
-from trident.stages.base import H5Stage, Progress, StageContext, StageResult, slide_meta
+from trident.stages.base import H5Stage, Progress, StageContext, StageResult
 from trident.stages.coords import CoordsStage
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from trident.encoders.patch.base import PatchEncoder
     from trident.encoders.slide.base import SlideEncoder
 
@@ -36,14 +34,17 @@ class PatchFeaturesStage(H5Stage):
         encoder_settings: dict[str, Any],
         load_encoder: Callable[[], PatchEncoder],
         batch_size: int = 64,
+        precision: str = "auto",
         output: Path | None = None,
     ) -> None:
         """Args:
-        encoder_settings: what shapes the features beside the encoder's name (weights' digest, input size).
+        encoder_settings: what shapes the features beside the encoder's name (weights' digest, input size, precision).
         load_encoder: called only if the stage runs.
+        precision: a value of `--precision`.
         """
         super().__init__(context, source, output)
         self.coords = coords
+        self.precision = precision
         self.encoder_name = encoder_name
         self.encoder_settings = encoder_settings
         self.load_encoder = load_encoder
@@ -108,8 +109,8 @@ class PatchFeaturesStage(H5Stage):
 
     def inputs(self) -> dict[str, str]:
         inputs = self.slide_inputs()
-        if self.coords.output.exists():
-            inputs["coords"] = self.coords.content_digest()
+        if self.coords.is_there():
+            inputs["coords"] = self.coords.found_digest()
         return inputs
 
     def content_digest(self) -> str:
@@ -118,63 +119,12 @@ class PatchFeaturesStage(H5Stage):
         return digests.features_digest(self.output)
 
     def produce(self, progress: Progress) -> StageResult:
-        from trident.features.loop import extract_features
-        from trident.patching.legacy import plan_from_attributes
-        from trident.patching.reader import PatchReader
-        from trident.store import digests, h5
+        from trident.stages.feature_pass import produce_together
 
-        inputs = self.inputs()
-        found = h5.read_coords(self.coords.output)
-        encoder = self.load_encoder()
-        self.encoder_settings = {**self.encoder_settings, "weights_sha256": encoder.weights_sha256}
-        with self.open_slide() as slide:
-            plan, attributes = plan_from_attributes(found.attributes, slide, source=self.coords.output)
-            recipe = self.wanted_recipe(
-                inputs,
-                reader=slide.reader_type,
-                precision=_precision(encoder, self.context.device),
-                device=self.context.device,
-            )
-            digest = hashlib.sha256(recipe.inputs["coords"].encode())
-            with h5.FeatureFileWriter(
-                self.output,
-                n_rows=len(found.coords),
-                dim=encoder.embedding_dim,
-                coords=found.coords,
-                coords_attributes=attributes,
-                encoder=self.encoder_name,
-                name=self.source.name,
-                savetodir=str(self.output.parent),
-                recipe=recipe,
-            ) as writer:
-
-                def sink(features: NDArray[np.float32]) -> None:
-                    digest.update(features.tobytes())
-                    writer.append(features)
-
-                report = extract_features(
-                    PatchReader(slide, plan).read,
-                    found.coords,
-                    encoder,
-                    device=self.context.device,
-                    batch_size=self.batch_size,
-                    workers=self.context.max_workers,
-                    sink=sink,
-                    on_progress=progress,
-                )
-                writer.set_attribute(digests.CONTENT_ATTRIBUTE, f"sha256:{digest.hexdigest()}")
-                if report.unreadable:
-                    writer.set_attribute("unreadable_patches", report.unreadable)
-            message = f"{report.n_patches} patches, {encoder.embedding_dim} features each"
-            notes = list(slide.notes)
-            if report.unreadable:
-                notes.append(
-                    f"{len(report.unreadable)} of {report.n_patches} patches do not decode; black was encoded for them"
-                )
-                message += f"; {notes[-1]}"
-            return StageResult(
-                message, {"features": self.output}, meta=slide_meta(slide), reader_type=slide.reader_type, notes=notes
-            )
+        [outcome] = produce_together([self], progress)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
 
 class SlideFeaturesStage(H5Stage):
@@ -191,13 +141,16 @@ class SlideFeaturesStage(H5Stage):
         encoder_name: str,
         encoder_settings: dict[str, Any],
         load_encoder: Callable[[], SlideEncoder],
+        precision: str = "auto",
         output: Path | None = None,
     ) -> None:
         """Args:
-        encoder_settings: what shapes the embedding beside the encoder's name (weights' digest).
+        encoder_settings: what shapes the embedding beside the encoder's name (weights' digest, precision).
         load_encoder: called only if the stage runs.
+        precision: a value of `--precision`.
         """
         super().__init__(context, source, output)
+        self.precision = precision
         self.encoder_settings = encoder_settings
         self.uses_device = not encoder_name.startswith("mean-")
         self.features = features
@@ -240,15 +193,19 @@ class SlideFeaturesStage(H5Stage):
         return {"slide_encoder": self.encoder_name, **self.encoder_settings}
 
     def inputs(self) -> dict[str, str]:
-        return {"features": self.features.content_digest()} if self.features.output.exists() else {}
+        return {"features": self.features.found_digest()} if self.features.is_there() else {}
 
     def produce(self, progress: Progress) -> StageResult:
+        from trident.features.precision import precision_name, used_precision
         from trident.features.slide import embed_slide
         from trident.store import h5
 
+        began = time.perf_counter()
         inputs = self.inputs()
         found = h5.read_features(self.features.output)
+        read = time.perf_counter()
         encoder = self.load_encoder()
+        loaded = time.perf_counter()
         self.encoder_settings = {**self.encoder_settings, "weights_sha256": encoder.weights_sha256}
         embedding = embed_slide(
             found.features,
@@ -256,7 +213,10 @@ class SlideFeaturesStage(H5Stage):
             int(found.coords_attributes.get("patch_size_level0", 0)),
             encoder,
             self.context.device,
+            precision=self.precision,
         )
+        encoded = time.perf_counter()
+        device_type = self.context.device.partition(":")[0]
         h5.write_slide_features(
             self.output,
             embedding,
@@ -268,7 +228,7 @@ class SlideFeaturesStage(H5Stage):
             recipe=self.wanted_recipe(
                 inputs,
                 patch_encoder=self.features.encoder_name,
-                precision=_precision(encoder, self.context.device),
+                precision=precision_name(used_precision(encoder.precision, device_type, self.precision)),
                 device=self.context.device,
             ),
         )
@@ -276,12 +236,13 @@ class SlideFeaturesStage(H5Stage):
         message = (
             f"{len(embedding)} features from {n_patches} patches" if n_patches else "zeros: the slide has no patches"
         )
-        return StageResult(message, {"features": self.output})
-
-
-def _precision(encoder: PatchEncoder | SlideEncoder, device: str) -> str:
-    """Precision that the features are computed in: the declared one on a GPU, float32 on the CPU."""
-    return str(encoder.precision).removeprefix("torch.") if device.startswith("cuda") else "float32"
+        timings = {
+            "wait": read - began,
+            "load": loaded - read,
+            "encode": encoded - loaded,
+            "write": time.perf_counter() - encoded,
+        }
+        return StageResult(message, {"features": self.output}, timings=timings)
 
 
 def settings_of_model(encoder: PatchEncoder) -> dict[str, Any]:

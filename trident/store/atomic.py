@@ -40,9 +40,13 @@ _ADVICE = {
     errno.ENAMETOOLONG: "shorten the slide's file name",
     errno.ENOTDIR: "a file stands where a folder is needed; move it away",
     errno.EEXIST: "a file stands where a folder is needed; move it away",
+    errno.ELOOP: "a link stands where this file belongs; remove it",
     errno.EISDIR: "a folder stands where this file belongs; move it away",
 }
 _NO_FOLDER_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
+
+_open_temps: set[Path] = set()
+os.register_at_fork(after_in_child=_open_temps.clear)
 
 
 def store_error(path: Path, error: OSError, action: str = "written") -> StoreError:
@@ -81,7 +85,9 @@ def begin(final: Path) -> Path:
     started = f"{here.started_ticks:x}" if here.started_ticks is not None else ""
     stamp = f"{_host_tag(here)}-{here.pid}-{started}-{secrets.token_hex(4)}"
     suffix = final.suffix if len(final.suffix) <= 16 else ""
-    return final.with_name(f".{final.stem[:24]}.{stamp}.tmp{suffix}")
+    temp = final.with_name(f".{final.stem[:24]}.{stamp}.tmp{suffix}")
+    _open_temps.add(temp)
+    return temp
 
 
 def commit(temp: Path, final: Path) -> None:
@@ -93,6 +99,7 @@ def commit(temp: Path, final: Path) -> None:
     try:
         _fsync(temp)
         temp.replace(final)
+        _open_temps.discard(temp)
     except FileNotFoundError as error:
         raise StoreError(
             f"{final}: its temporary file is gone before it was complete; nothing was written, or something cleans "
@@ -109,10 +116,17 @@ def commit(temp: Path, final: Path) -> None:
 
 def discard(temp: Path) -> None:
     """Remove a temporary file that is not wanted after all; absent is fine."""
+    _open_temps.discard(temp)
     try:
         temp.unlink(missing_ok=True)
     except OSError as error:
         logger.warning("%s: this temporary file cannot be removed (%s); delete it by hand", temp, error.strerror)
+
+
+def discard_all() -> None:
+    """Remove all temporary files of this process, because it is about to end in the middle of its work."""
+    for temp in list(_open_temps):
+        discard(temp)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

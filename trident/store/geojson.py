@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+import shapely
 from shapely import make_valid
 from shapely.errors import GEOSException
 from shapely.geometry import Polygon
@@ -23,6 +25,13 @@ MAX_COORDINATE_PX = 1e8
 """No slide is wider; a larger number is damage or another coordinate system."""
 
 MAX_FILE_BYTES = 1 << 30
+
+MAX_CROSSINGS = 2000
+"""How often the edges of an outline may cross. Taking it apart costs half a second then, and four times that for twice
+as many crossings; an outline that somebody drew crosses itself a few times."""
+
+_SAMPLED_EDGES = (20, 500)
+"""A few edges first, then more."""
 
 _HEAD = '{"type": "FeatureCollection", '
 _RECIPE_HEAD = f'{_HEAD}"{RECIPE_KEY}": '
@@ -85,7 +94,7 @@ def read_recipe(path: Path) -> Recipe | None:
     if head.startswith(_RECIPE_HEAD) and tail.rstrip().endswith(b"]}"):
         try:
             value, _ = json.JSONDecoder().raw_decode(head, len(_RECIPE_HEAD))
-        except ValueError:  # longer than the part that was read, or damaged: the whole file tells
+        except (ValueError, RecursionError):  # longer than the part that was read, or damaged: the whole file tells
             value = None
         if value is not None:
             return Recipe.from_dict(value, path)
@@ -192,9 +201,27 @@ def _point(point: object, path: Path) -> tuple[float, float]:
 def _valid_polygons(rings: list[Ring], path: Path) -> list[Polygon]:
     try:
         polygon = Polygon(rings[0], rings[1:])
-        return list(_polygons_of(polygon if polygon.is_valid else make_valid(polygon)))
+        if polygon.is_valid:
+            return list(_polygons_of(polygon))
+        crossings = _estimated_crossings(rings)
+        if crossings > MAX_CROSSINGS:
+            raise _bad(path, f"an outline crosses itself about {crossings:,} times, which no outline of tissue does")
+        return list(_polygons_of(make_valid(polygon)))
     except (GEOSException, ValueError) as error:
         raise _bad(path, f"an outline cannot be made valid ({error})") from error
+
+
+def _estimated_crossings(rings: list[Ring]) -> int:
+    """How often the edges of these rings cross; where there are many edges, about, from a sample of them."""
+    edges = shapely.linestrings(np.concatenate([np.stack([ring, [*ring[1:], ring[0]]], axis=1) for ring in rings]))
+    tree, crossings = shapely.STRtree(edges), 0
+    for most in _SAMPLED_EDGES:
+        n_sampled = min(len(edges), most)
+        sample = edges[np.linspace(0, len(edges) - 1, n_sampled).astype(int)]
+        crossings = tree.query(sample, predicate="crosses").shape[1] * len(edges) // (2 * n_sampled)
+        if crossings > 100 * MAX_CROSSINGS:  # clear enough: where all edges cross, a large sample takes long
+            break
+    return crossings
 
 
 def _polygons_of(geometry: BaseGeometry) -> Iterator[Polygon]:

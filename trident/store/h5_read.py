@@ -59,6 +59,16 @@ class SlideFeaturesFile:
 
 
 @dataclass(frozen=True)
+class FeaturesBlock:
+    """Some rows of a patch-feature file: `features` (n, D) float32 and `coords` (n, 2) int64, of which the first is
+    row `start` of the file."""
+
+    start: int
+    features: NDArray[np.float32]
+    coords: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class H5Header:
     """What an output holds, without its data.
 
@@ -103,6 +113,32 @@ def read_features(path: Path) -> FeaturesFile:
             _attributes(coords),
             _recipe(file, path),
         )
+
+
+def read_feature_blocks(path: Path, block_bytes: int = 16 << 20) -> Iterator[FeaturesBlock]:
+    """Read a patch-feature file block by block, for files that are larger than what one wants to hold.
+
+    Args:
+        path: the file; it stays open until the last block was taken.
+        block_bytes: most bytes of features in a block, but for one row or one chunk of the file that is larger.
+
+    Yields:
+        All rows, in their order; a file without patches has no block.
+
+    Raises:
+        StoreError: as `read_features`, at the first block or where the damage is.
+    """
+    with _opened(path) as file:
+        features, coords = _features(file, path, 2), _coords(file, path)
+        if len(features) != len(coords):
+            raise _wrong(path, f"it has {len(features)} rows of features and {len(coords)} coordinates")
+        places = _load_coords(coords, path)
+        chunk_rows = features.chunks[0] if features.chunks else 1
+        # Whole chunks, so that none is decompressed twice.
+        rows = max(1, block_bytes // max(1, 4 * features.shape[1]) // chunk_rows) * chunk_rows
+        for start in range(0, len(places), rows):
+            block = np.ascontiguousarray(features[start : start + rows], dtype=np.float32)
+            yield FeaturesBlock(start, block, places[start : start + rows])
 
 
 def read_slide_features(path: Path) -> SlideFeaturesFile:
@@ -197,6 +233,8 @@ def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
     found = file.get(name)
     if not isinstance(found, h5py.Dataset):
         raise _wrong(path, f"it has no dataset {name!r}")
+    if found.file.filename != file.filename or found.external or found.is_virtual:
+        raise _wrong(path, f"its {name!r} lie in another file, which outputs of ours never do")
     claimed = found.size * found.dtype.itemsize if found.size else 0
     if claimed > 4096 + _MAX_INFLATION * found.id.get_storage_size():
         raise _wrong(path, f"its {name!r} claim {claimed} bytes that are not in the file")

@@ -21,9 +21,29 @@ def format_magnification(magnification: float) -> str:
     return f"{magnification:g}"
 
 
-def grid_name(magnification: float, patch_size_px: int, overlap_px: int) -> str:
-    """Name of the grid directory, e.g. `20x_256px_0px_overlap`."""
-    return f"{format_magnification(magnification)}x_{patch_size_px}px_{overlap_px}px_overlap"
+def format_mpp(mpp: float) -> str:
+    """`1.0` -> "1", `0.2528` -> "0.2528": all digits that a user would type."""
+    return f"{mpp:.12g}"
+
+
+def grid_name(
+    magnification: float | None, patch_size_px: int, overlap_px: int, *, target_mpp: float | None = None
+) -> str:
+    """Name of the grid directory, e.g. `20x_256px_0px_overlap`; by µm/px `0.5mpp_256px_0px_overlap`.
+
+    Args:
+        magnification: of the patches; not used, and may be None, where `target_mpp` is given.
+        patch_size_px: side of a patch.
+        overlap_px: overlap of neighbours.
+        target_mpp: µm/px of the patches, where the grid is laid by it.
+    """
+    if target_mpp is not None:
+        scale = f"{format_mpp(target_mpp)}mpp"
+    elif magnification is not None:
+        scale = f"{format_magnification(magnification)}x"
+    else:
+        raise ValueError("a grid has a magnification or a target µm/px")
+    return f"{scale}_{patch_size_px}px_{overlap_px}px_overlap"
 
 
 def _file_label(encoder: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -14,9 +15,10 @@ from trident.store.processes import Liveness, ProcessIdentity, liveness
 LOCK_SUFFIX = ".lock"
 
 FRESH_S = 300.0
-"""A lock that was refreshed within this time is in use (ten refreshes may be missed)."""
+"""A lock that was refreshed within this time is in use (many refreshes may be missed)."""
 
 _MAX_LOCK_BYTES = 1 << 16
+_MAX_DESCRIPTION = 200
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class LockHolder:
         lock_id: tells this lock from any other; None in a lock of another tool.
         state: whether the writer lives, as far as this host can tell.
         silent_s: seconds since the lock was made or last refreshed.
+        refreshed_at: the file's time stamp, in seconds since the epoch of whoever set it.
         is_refreshed: whether its writer refreshes it while it is held (ours do).
     """
 
@@ -41,6 +44,7 @@ class LockHolder:
     lock_id: str | None
     state: Liveness
     silent_s: float
+    refreshed_at: float
     is_refreshed: bool
 
     @property
@@ -59,7 +63,8 @@ class LockHolder:
         """ "process 123 on host a (since …)"."""
         if not self.is_readable:
             return "an unknown process (its lock is unreadable)"
-        return f"process {self.pid} on {self.hostname} (since {self.created_at or 'an unknown time'})"
+        text = f"process {self.pid} on {self.hostname} (since {self.created_at or 'an unknown time'})"
+        return " ".join(text.split())[:_MAX_DESCRIPTION]
 
     def silent_for(self) -> str:
         """How long ago the last sign of life was, for people."""
@@ -76,8 +81,8 @@ def read_lock(path: Path) -> LockHolder | None:
         StoreError: the file system refuses to say.
     """
     try:
-        modified = path.stat().st_mtime
-        with path.open("rb") as file:
+        with path.open("rb") as file:  # on NFS opening a file asks the server for its time stamp; stat alone may not
+            modified = os.fstat(file.fileno()).st_mtime
             content = file.read(_MAX_LOCK_BYTES)
     except FileNotFoundError:
         return None
@@ -87,7 +92,7 @@ def read_lock(path: Path) -> LockHolder | None:
     fields = _fields(content)
     pid, hostname = fields.get("pid"), fields.get("hostname")
     if not isinstance(pid, int) or isinstance(pid, bool) or pid < 1 or not isinstance(hostname, str):
-        return LockHolder(None, None, None, None, None, Liveness.UNKNOWN, silent_s, False)
+        return LockHolder(None, None, None, None, None, Liveness.UNKNOWN, silent_s, modified, False)
     created_at, lock_id = _text(fields.get("created_at")), _text(fields.get("lock_id"))
     is_refreshed = lock_id is not None and "refresh_s" in fields
     if not is_refreshed:  # such a lock was never touched again: its own date counts where a copy has a younger one
@@ -101,7 +106,8 @@ def read_lock(path: Path) -> LockHolder | None:
         ticks if isinstance(ticks, int) else None,
     )
     state = liveness(writer, last_seen=time.time() - silent_s)
-    return LockHolder(pid, hostname, created_at, _text(fields.get("output")), lock_id, state, silent_s, is_refreshed)
+    output = _text(fields.get("output"))
+    return LockHolder(pid, hostname, created_at, output, lock_id, state, silent_s, modified, is_refreshed)
 
 
 def _fields(content: bytes) -> dict[str, object]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-REFRESH_S = 30.0
+REFRESH_S = 15.0
 
 _mutex = threading.Lock()
 _held: dict[Path, int] = {}
@@ -33,11 +33,15 @@ def remove(path: Path) -> None:
         _held.pop(path, None)
 
 
+def held() -> dict[Path, int]:
+    """Every lock file that is held, with its inode."""
+    with _mutex:
+        return dict(_held)
+
+
 def refresh_all() -> None:
     """Refresh every lock that is held, now."""
-    with _mutex:
-        locks = list(_held.items())
-    for path, inode in locks:
+    for path, inode in held().items():
         try:
             if path.stat().st_ino != inode:
                 raise FileNotFoundError(f"{path} is another file now")

@@ -25,7 +25,7 @@ def record(path: Path, slide_file_name: str, message: str) -> None:
     line = key + _one_line(redact_text(message)).encode("utf-8", "backslashreplace") + b"\n"
     with folder_guard(path.parent):
         try:
-            content = path.read_bytes() if path.exists() else b""
+            content = _read(path)
             lines = content.split(b"\n")
             cut_off = lines.pop()  # empty where the last line is whole
             if not cut_off and not any(old.startswith(key) for old in lines):
@@ -37,9 +37,19 @@ def record(path: Path, slide_file_name: str, message: str) -> None:
         write_bytes(path, b"".join(old + b"\n" for old in others) + line)
 
 
+def _read(path: Path) -> bytes:
+    """What the log holds. A link in its place is not followed: it would lead to some other file's lines."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return b""
+    with os.fdopen(handle, "rb") as file:
+        return file.read()
+
+
 def _append(path: Path, line: bytes) -> None:
     """In one write where the disk takes it, so that readers see whole lines."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     try:
         while line:
             line = line[os.write(handle, line) :]

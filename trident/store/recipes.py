@@ -168,14 +168,14 @@ def _differences(found: Mapping[str, JSON], wanted: Mapping[str, JSON], prefix: 
 
 
 def _equal(one: JSON, other: JSON) -> bool:
+    if isinstance(one, str) or isinstance(other, str):
+        return one == other
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return not any(_differences(one, other))
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, int | float) and isinstance(other, int | float):
         return float(one) == float(other)
-    if isinstance(one, str) or isinstance(other, str):
-        return one == other
     if isinstance(one, Sequence) and isinstance(other, Sequence):
         return len(one) == len(other) and all(map(_equal, one, other))
     return one == other

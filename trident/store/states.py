@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -102,6 +104,7 @@ class SlideStateFile:
         # Few guard files for many slides: two slides that share one wait for each other for milliseconds.
         self._guard = layout.private_dir / "guards" / f"states-{slide_hash(slide.abs_path)[:2]}"
         self._clocks: dict[str, float] = {}
+        self._gathered: list[Callable[[State], None]] | None = None
 
     @classmethod
     def load_or_new(cls, layout: JobLayout, slide: SlideInfo) -> SlideStateFile:
@@ -126,6 +129,14 @@ class SlideStateFile:
             return _new_state()
         except _DamagedError as error:
             raise StoreError(f"{self.path}: this state file is damaged ({error}); delete it and run again") from error
+
+    def status(self, task: str) -> str:
+        """Where a task stands by the file; `not_started` where it does not say.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        return str(self.read()["tasks"].get(task, {}).get("status", "not_started"))
 
     def begin(self, task: str) -> str:
         """Note that `task` begins, and give the new attempt's id.
@@ -163,6 +174,7 @@ class SlideStateFile:
         outputs: Mapping[str, Path] | None = None,
         error: str | None = None,
         attempt_id: str | None = None,
+        timings: Mapping[str, float] | None = None,
     ) -> None:
         """Note how `task` ended.
 
@@ -173,6 +185,7 @@ class SlideStateFile:
             reason: why it was skipped, or what kind of error it was.
             outputs: name -> path; looked at now. None keeps what was noted before.
             error: the error's message.
+            timings: phase -> seconds; None keeps what was noted before.
             attempt_id: as `begin` gave it; by default the attempt that is still open. Without an open one, an error or
                 a completion is noted as an attempt of no duration, and a skip as none.
 
@@ -199,6 +212,8 @@ class SlideStateFile:
             entry.update(status=status, reason=reason, message=message)
             if noted is not None:
                 entry["outputs"] = noted
+            if timings is not None:
+                entry["timings"] = dict(timings)
             _set_resume(state, task, status, error)
 
         self._update(change)
@@ -226,7 +241,31 @@ class SlideStateFile:
         """Add to the slide's `summary` (numbers of patches, the reader's notes and the like)."""
         self._update(lambda state: state["summary"].update(plain(values)))
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write the changes of a block at once, at its end; each write waits for the disk.
+
+        Raises:
+            StoreError: the state cannot be written.
+        """
+        gathered: list[Callable[[State], None]] = []
+        self._gathered = gathered
+        try:
+            yield
+        finally:
+            self._gathered = None
+
+        def change(state: State) -> None:
+            for one in gathered:
+                one(state)
+
+        if gathered:
+            self._update(change)
+
     def _update(self, change: Callable[[State], None]) -> None:
+        if self._gathered is not None:
+            self._gathered.append(change)
+            return
         with file_guard(self._guard):
             try:
                 state = _read(self.path)
@@ -313,7 +352,7 @@ def _read(path: Path) -> State:
         _DamagedError: it is not what it should be.
     """
     try:
-        state = json.loads(path.read_bytes())
+        state = json.loads(path.read_bytes(), parse_constant=_finite, parse_float=_finite)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -332,6 +371,13 @@ def _read(path: Path) -> State:
         ):
             raise _DamagedError(f"its task {task!r} is not what it should be")
     return state
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number of JSON's")
+    return value
 
 
 _ATTEMPT_KEYS = {"attempt_id", "started_at", "finished_at"}

@@ -12,6 +12,7 @@ from pathlib import Path
 from trident.store.atomic import store_error
 from trident.store.guards import wait_for_flock
 from trident.store.redact import plain, redact_text
+from trident.store.timings import describe
 
 TITLE = "# Trident runs"
 MAX_ERRORS = 20
@@ -35,6 +36,7 @@ class RunSection:
         stages: task key (`coords`, `patch_features:uni_v1`, …) -> status -> number of slides.
         errors: (slide file name, message), one a failed slide.
         error: what ended the whole run, if something did.
+        timings: task key -> seconds by phase, over the slides that this run made.
     """
 
     run_id: str
@@ -47,6 +49,7 @@ class RunSection:
     stages: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     errors: Sequence[tuple[str, str]] = ()
     error: str | None = None
+    timings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def append_summary(path: Path, section: RunSection) -> None:
@@ -59,7 +62,7 @@ def append_summary(path: Path, section: RunSection) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         raise store_error(path, error) from error
     try:
@@ -91,6 +94,9 @@ def render_section(section: RunSection) -> str:
         if encoders:
             lines += ["", f"### {heading}", ""]
             lines += [f"- {_code(encoder)}: {_counts(counts)}" for encoder, counts in encoders.items()]
+    if section.timings:
+        lines += ["", "### Time", ""]
+        lines += [f"- {_code(stage)}: {_time(seconds)}" for stage, seconds in section.timings.items()]
     if section.errors:
         lines += ["", f"### Errors ({len(section.errors)})", ""]
         lines += [f"- {_code(slide)}: {_text(message)}" for slide, message in section.errors[:MAX_ERRORS]]
@@ -122,6 +128,12 @@ def _counts(counts: Mapping[str, int]) -> str:
     known = [status for status in _ORDER if counts.get(status)]
     others = [status for status in counts if status not in _ORDER and counts[status]]
     return ", ".join(f"{status}: {counts[status]}" for status in known + others) or "none"
+
+
+def _time(seconds: Mapping[str, float]) -> str:
+    parts = [f"{seconds['total']:.1f} s"] if "total" in seconds else []
+    detail = describe(seconds)
+    return "; ".join(parts + ([detail] if detail else [])) or "not known"
 
 
 def _text(value: str) -> str:

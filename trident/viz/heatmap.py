@@ -97,7 +97,7 @@ def visualize_heatmap(  # noqa: PLR0917 - the order that users of TRIDENT know
     size = _picture_size(wsi, vis_level, vis_mag)
 
     shares = _ranks(values) if normalize else values
-    means, covered = _mean_over_patches(shares, corners, patch_size_level0, size, wsi.level_dimensions[0])
+    means, covered = mean_over_patches(shares, corners, patch_size_level0, size, wsi.level_dimensions[0])
     colours = paint(means)
     if overlay_only:
         picture = _overlay(colours, covered, with_alpha=image_format in _WITH_ALPHA)
@@ -197,14 +197,22 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return shares
 
 
-def _mean_over_patches(
+def mean_over_patches(
     values: NDArray[np.float64],
     corners: NDArray[np.float64],
     side_level0_px: float,
     size: tuple[int, int],
     slide_size: tuple[int, int],
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Each pixel's mean over the patches that cover it, (height, width), and where any does."""
+    """Each pixel's mean over the patches that cover it, (height, width), and where any does.
+
+    Args:
+        values: one a patch, (N,).
+        corners: top-left corners of the patches in level-0 pixels, (N, 2).
+        side_level0_px: side of a patch in level-0 pixels.
+        size: (width, height) of the picture.
+        slide_size: (width, height) of level 0.
+    """
     totals = np.zeros((size[1], size[0]), dtype=np.float32)
     counts = np.zeros((size[1], size[0]), dtype=np.uint16)
     scale = np.array(size) / np.array(slide_size)

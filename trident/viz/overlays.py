@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,9 +28,29 @@ _SHIFT = 4
 """OpenCV draws at 1/16 of a pixel."""
 
 
+_REMEMBERED = 8
+"""Thumbnails of the slides worked on last, 3 MB each: the stages of a slide follow each other, and each shows one."""
+_remembered: OrderedDict[tuple[object, ...], RGBImage] = OrderedDict()
+_remembering = threading.Lock()
+
+
 def slide_thumbnail(slide: Slide) -> RGBImage:
-    """The slide with its longest side at 1000 px, uint8 (height, width, 3)."""
-    return slide.thumbnail((THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX))
+    """The slide with its longest side at 1000 px, uint8 (height, width, 3); not to be written to."""
+    try:
+        found = slide.path.stat()
+    except OSError:  # a slide that is gone can still be open
+        return slide.thumbnail((THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX))
+    key = (slide.path, slide.reader_type, found.st_mtime_ns, found.st_size, found.st_ino)
+    with _remembering:
+        thumbnail = _remembered.get(key)
+    if thumbnail is None:
+        thumbnail = slide.thumbnail((THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX))
+        thumbnail.setflags(write=False)
+        with _remembering:
+            _remembered[key] = thumbnail
+            while len(_remembered) > _REMEMBERED:
+                _remembered.popitem(last=False)
+    return thumbnail
 
 
 def draw_tissue(thumbnail: RGBImage, polygons: Sequence[Polygon], slide_size: tuple[int, int]) -> RGBImage:
