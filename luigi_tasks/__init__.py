@@ -8,9 +8,10 @@ import luigi
 import luigi.retcodes
 
 from luigi_tasks import events
+from luigi_tasks.convert import ConvertPyramidalTiff
 from luigi_tasks.pool import PoolPatients
 from luigi_tasks.run_cohort import RunCohort
-from luigi_tasks.tasks import ConvertPyramidalTiff, PatchCoords, PatchFeatures, SegmentSlide, SlideEmbedding
+from luigi_tasks.tasks import PatchCoords, PatchFeatures, SegmentSlide, SlideEmbedding
 from trident import exit_codes
 from trident.log import HideExpectedTracebacks
 

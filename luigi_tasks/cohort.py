@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from luigi_tasks.display import display
 from luigi_tasks.engine import Engine, SchedulerChoice, build
 from luigi_tasks.events import LEDGER
+from luigi_tasks.followers import followed
+from luigi_tasks.html_report import refreshed
 from luigi_tasks.jobs import get_job, get_stages
+from luigi_tasks.progress import RunProgress
+from luigi_tasks.slide_cache import slide_cache
 from luigi_tasks.tasks import SlideTask, task_for
+from luigi_tasks.workforce import executors
+from trident.executors.pool import Pool
 from trident.job import Job
 from trident.stages.base import Condition, Stage, StageResult, Status
-from trident.stages.tracking import record_result, state_of
+from trident.stages.survey import Survey
+from trident.stages.tracking import record_result
 from trident.store.atomic import remove_orphans
 from trident.store.locks import lock_status
 from trident.store.processes import Liveness
@@ -41,6 +50,8 @@ class Outcome:
     skipped: set[StageId] = field(default_factory=set)
     failed: dict[StageId, str] = field(default_factory=dict)
     not_run: dict[StageId, str] = field(default_factory=dict)
+    timings: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    """By stage key, the seconds by phase of each slide that this run made."""
     seconds: float = 0.0
 
     @property
@@ -56,32 +67,62 @@ class CohortRun:
         self.job_path = job_path
         self.job: Job = get_job(job_path)
         self.stages = get_stages(job_path)
+        self.survey = Survey(self.stages)
         self.scheduler = scheduler
-        self.engine = Engine()
+        self.progress: RunProgress | None = None
+        """How far the run is, once it has something to do."""
         self._waiting_for: Path | None = None
 
     def statuses(self, slides: Iterable[str] | None = None) -> dict[StageId, Status]:
         """Where each stage that this job makes stands."""
-        names = self.job.slides if slides is None else slides
-        return {(name, stage.key): stage.status() for name in names for stage in self.stages.all_of(name)}
+        return self.survey.statuses(self.job.slides if slides is None else slides)
 
     def execute(self) -> Outcome:
         """Run what is not done and sweep until nothing moves; failures are in the outcome."""
         started = time.monotonic()
         LEDGER.clear()
-        LEDGER.on_failure = None if self.job.settings.skip_errors else self.engine.take_no_more
         self._clean_up()
         before = self.statuses()
         outcome = Outcome(skipped={stage for stage, status in before.items() if status.done})
         self._record_skipped(before)
         self._fetch_weights(before)
+        after = before
+        if self._runnable(before):
+            self.progress = RunProgress(self._stages_left(before))
+            with (
+                slide_cache(self.job, before),
+                executors(self.job) as pool,
+                followed(self.progress),
+                display(self.progress, self.job.settings),
+                refreshed(self.job),
+            ):
+                after = self._work(before, pool)
+        self._fill(outcome, before, after)
+        outcome.seconds = time.monotonic() - started
+        return outcome
+
+    def _stages_left(self, statuses: dict[StageId, Status]) -> dict[str, int]:
+        """By slide, how many tasks this run has for it."""
+        kinds = {(slide, key.partition(":")[0]) for (slide, key), status in statuses.items() if not status.done}
+        return dict(Counter(slide for slide, _ in kinds))
+
+    def _work(self, before: dict[StageId, Status], pool: Pool | None) -> dict[StageId, Status]:
+        """Run shard after shard, sweep, and again while something moves; gives how the stages stand then."""
+        engine = Engine(slots=pool.slots if pool else 0)
+
+        def stop() -> None:
+            engine.take_no_more()
+            if pool:
+                pool.refuse()
+
+        LEDGER.on_failure = None if self.job.settings.skip_errors else stop
         now, patience = before, _PATIENCE
         while pending := self._runnable(now):
             for shard in self._shards(pending):
-                build(list(self._tasks(shard, now)), self.scheduler, self.engine, debug=self.job.settings.debug)
+                build(list(self._tasks(shard, now)), self.scheduler, engine, debug=self.job.settings.debug)
                 if self._must_stop():
                     break
-            swept = {**now, **self.statuses(pending)}
+            swept = {**now, **self._swept(pending)}
             # A stage made anew may turn later ones, which were done, into stale ones: counting would not show it.
             moved = any(status.done and not now[stage_id].done for stage_id, status in swept.items())
             now = swept
@@ -94,10 +135,19 @@ class CohortRun:
                 if patience < 0:
                     break
                 time.sleep(_POLL_S)
-            now = {**now, **self.statuses(self._runnable(now))}
-        self._fill(outcome, now)
-        outcome.seconds = time.monotonic() - started
-        return outcome
+            now = {**now, **self._swept(self._runnable(now))}
+        if LEDGER.failures:
+            self._clean_up()  # after processes that died
+        return now
+
+    def _swept(self, slides: Iterable[str]) -> dict[StageId, Status]:
+        """How the stages stand; with `--overwrite` what this run made is done, even if another made it anew since."""
+        return {
+            stage_id: replace(status, condition=Condition.DONE)
+            if status.condition is Condition.OVERWRITE and _was_made(stage_id)
+            else status
+            for stage_id, status in self.statuses(slides).items()
+        }
 
     def _fetch_weights(self, statuses: dict[StageId, Status]) -> None:
         """Say at once, before any slide is touched, that a model's weights are not to be had."""
@@ -118,9 +168,9 @@ class CohortRun:
 
     def _tasks(self, slides: list[str], statuses: dict[StageId, Status]) -> Iterator[SlideTask]:
         for slide in slides:
-            for key in self.job.stages:
-                if not statuses[slide, key].done:
-                    yield task_for(key.partition(":")[0], self.job_path, slide)
+            kinds = (key.partition(":")[0] for key in self.job.stages if not statuses[slide, key].done)
+            for kind in dict.fromkeys(kinds):  # several encoders are one task: each patch is read once
+                yield task_for(kind, self.job_path, slide)
 
     def _must_stop(self) -> bool:
         return bool(LEDGER.failures) and not self.job.settings.skip_errors
@@ -163,23 +213,29 @@ class CohortRun:
 
     def _record_skipped(self, statuses: dict[StageId, Status]) -> None:
         """A stage that is done and has no record (another program's output) gets one."""
-        for (slide, key), status in statuses.items():
-            if status.done:
-                stage = self.stages.stage(key.partition(":")[0], slide)
-                holder = lock_status(stage.output)
-                if (holder is None or not holder.is_in_use) and not _has_record(stage):
-                    record_result(stage, StageResult(status.why, {"output": stage.output}, skipped=True))
+        done = (stage_id for stage_id, status in statuses.items() if status.done)
+        for stage in self.survey.unrecorded(done):
+            holder = lock_status(stage.output)
+            if holder is None or not holder.is_in_use:
+                why = statuses[stage.source.name, stage.key].why
+                record_result(stage, StageResult(why, {"output": stage.output}, skipped=True))
+        self.survey.keep()
 
-    def _fill(self, outcome: Outcome, after: dict[StageId, Status]) -> None:
+    def _fill(self, outcome: Outcome, before: dict[StageId, Status], after: dict[StageId, Status]) -> None:
+        self.survey.keep()
         failed_slides: dict[str, str] = {}
         for (slide, key), message in LEDGER.failures.items():
             failed_slides.setdefault(slide, message)
             outcome.failed[slide, key] = message
         made = {stage_id for stage_id, result in LEDGER.results.items() if not result.skipped}
+        for (_, key), result in LEDGER.results.items():
+            if result.timings and not result.skipped:
+                outcome.timings.setdefault(key, []).append(result.timings)
         for stage_id, status in after.items():
             slide = stage_id[0]
             if status.done:
-                if stage_id in made:
+                # An encoder that is done though another one's failure ended their task was made by this run too.
+                if stage_id in made or (slide in failed_slides and not before[stage_id].done):
                     outcome.completed.add(stage_id)
                     outcome.skipped.discard(stage_id)
                 else:  # done before, or by another run meanwhile
@@ -189,6 +245,6 @@ class CohortRun:
                 outcome.not_run[stage_id] = "an earlier stage failed" if slide in failed_slides else why
 
 
-def _has_record(stage: Stage) -> bool:
-    task = state_of(stage).read()["tasks"].get(stage.key, {})
-    return task.get("status") in {"completed", "skipped"}
+def _was_made(stage_id: StageId) -> bool:
+    result = LEDGER.results.get(stage_id)
+    return result is not None and not result.skipped

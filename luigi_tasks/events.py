@@ -7,10 +7,20 @@ from collections.abc import Callable
 
 import luigi
 
+from luigi_tasks.followers import followers
 from luigi_tasks.tasks import SlideTask
-from trident.errors import LockHeldError, TridentError
-from trident.stages.base import StageResult
+from trident.errors import (
+    ExecutorError,
+    LockHeldError,
+    NotStartedError,
+    TaskTimeoutError,
+    TridentError,
+    UnforeseenError,
+)
+from trident.log import with_text
+from trident.stages.base import Stage, StageResult
 from trident.stages.tracking import describe_error, record_failure
+from trident.store.locks import OutputLock
 
 logger = logging.getLogger(__name__)
 
@@ -41,32 +51,66 @@ LEDGER = Ledger()
 def _succeeded(task: SlideTask) -> None:
     assert task.result is not None
     stage = task.stage
-    LEDGER.failures.pop((task.slide, stage.key), None)
-    LEDGER.results[task.slide, stage.key] = task.result
-    _tell_listener()
+    for key, result in (task.result.parts or {stage.key: task.result}).items():
+        LEDGER.failures.pop((task.slide, key), None)
+        LEDGER.results[task.slide, key] = result
+    _ended(task, task.result)
 
 
 def _failed(task: SlideTask, error: BaseException) -> None:
+    if isinstance(error, NotStartedError):  # the run stops: the sweep finds the stage as it was
+        return
     stage = task.stage
     message = describe_error(error)
+    unfinished = [(task.slide, member.key) for member in stage.members if len(stage.members) == 1 or not _done(member)]
     if isinstance(error, LockHeldError):  # another run is at it: no failure of this slide
-        if (task.slide, stage.key) not in LEDGER.held:  # it is tried again and again
+        if not LEDGER.held.keys() >= set(unfinished):  # it is tried again and again
             logger.info("%s: %s: %s", task.slide, stage.label, message)
-        LEDGER.held[task.slide, stage.key] = message
+        LEDGER.held.update(dict.fromkeys(unfinished, message))
+        for follower in followers():
+            follower.postponed(task.slide, task.kind)
         return
-    LEDGER.failures[task.slide, stage.key] = message
-    unforeseen = not isinstance(error, TridentError)
-    logger.error("%s: %s failed: %s", task.slide, stage.label, message, exc_info=error if unforeseen else None)
+    LEDGER.failures.update(dict.fromkeys(unfinished, message))
+    _say(task, stage, error, message)
     try:
         record_failure(stage, error)
     except TridentError as problem:  # the run's own report still has the failure
         logger.error("%s: %s: the failure cannot be recorded: %s", task.slide, stage.label, problem)
-    _tell_listener()
+    if isinstance(error, (ExecutorError, TaskTimeoutError)):
+        _give_back_locks(stage)
+    _ended(task, None)
     if LEDGER.on_failure is not None:
         LEDGER.on_failure()
 
 
-def _tell_listener() -> None:
+def _give_back_locks(stage: Stage) -> None:
+    """Take over the locks of a process that died under a stage, and give them back."""
+    for member in stage.members:
+        try:
+            with OutputLock(member.output):
+                continue
+        except TridentError as error:
+            logger.debug("%s: %s", member.output, error)
+
+
+def _done(stage: Stage) -> bool:
+    try:
+        return stage.status().done
+    except TridentError:
+        return False
+
+
+def _say(task: SlideTask, stage: Stage, error: BaseException, message: str) -> None:
+    if isinstance(error, UnforeseenError):
+        with_text(logger, logging.ERROR, f"{task.slide}: {stage.label} failed: {message}", error.trace)
+        return
+    unforeseen = not isinstance(error, TridentError)
+    logger.error("%s: %s failed: %s", task.slide, stage.label, message, exc_info=error if unforeseen else None)
+
+
+def _ended(task: SlideTask, result: StageResult | None) -> None:
+    for follower in followers():
+        follower.end(task.slide, task.kind, result)
     if LEDGER.listener is not None:
         LEDGER.listener()
 

@@ -13,11 +13,10 @@ from typing import Any
 
 from luigi.cmdline_parser import CmdlineParser
 
-from trident import log
 from trident.errors import TridentError
 from trident.exit_codes import USAGE
 from trident.job import Job, create_job, load_job
-from trident.settings import load_settings
+from trident.settings import configure_log, load_settings
 from trident.stages.plan import JobStages
 
 logger = logging.getLogger(__name__)
@@ -64,7 +63,7 @@ def usage_errors() -> Iterator[None]:
 def _resolve(given: tuple[tuple[str, Any], ...], kinds: tuple[str, ...] | None, run_id: str) -> str:
     settings = load_settings(**dict(given))
     if CmdlineParser.get_instance() is not None:
-        log.configure(debug=settings.debug)
+        configure_log(settings)
     job = create_job(settings, kinds=kinds, nonce=run_id)
     if not job.settings.dry_run:
         job.save()

@@ -31,6 +31,7 @@ OPTIONS = (
     "job_dir",
     "slide_encoder",
     "mag",
+    "target_mpp",
     "patch_size",
     "overlap",
     "coords_dir",
@@ -66,6 +67,8 @@ class PoolPatients(luigi.Task):
                 )
             )
             self.skip_failed, self.stages = _resolve(given)
+        # Now: with `--workers 2` the task runs in a forked process, whose settings Luigi does not see.
+        set_exit_code(exit_codes.FINISHED_WITH_FAILURES if self.skip_failed else exit_codes.STOPPED)
 
     def complete(self) -> bool:
         """Whether every patient's vector is there, made from the features as they are now."""
@@ -91,8 +94,6 @@ class PoolPatients(luigi.Task):
         self.failed = len(failures)
         self._ended = not failures
         if failures:
-            if self.skip_failed:
-                set_exit_code(exit_codes.FINISHED_WITH_FAILURES)
             raise CohortError(f"{len(failures)} of {len(self.stages)} patients failed (first: {failures[0]})")
 
 
@@ -117,10 +118,10 @@ def _resolve(given: tuple[tuple[str, Any], ...]) -> tuple[bool, list[PatientStag
             "--slide_encoder is required: the one whose slide embeddings, or patch features, are pooled"
         )
     settings = settings.model_copy(update={"job_dir": settings.job_dir.expanduser().absolute()})
-    restrict_visibility(settings.device_index)
+    restrict_visibility(settings.devices[0])
     job = Job(settings, MappingProxyType({}), kinds=())
     assert job.slide_encoder is not None
-    device = device_for(settings.device_index)
+    device = device_for(settings.devices[0])
     context = StageContext(
         layout=job.layout,
         made=frozenset({PATIENT_FEATURES}),

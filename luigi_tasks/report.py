@@ -12,6 +12,7 @@ from trident.stages.base import Condition, Status
 from trident.store.processes import utc_now
 from trident.store.runs import RunManifest
 from trident.store.summary import RunSection, append_summary
+from trident.store.timings import summed
 
 _PLAN = {
     Condition.DONE: "skip",
@@ -85,10 +86,10 @@ def write_summary(job: Job, outcome: Outcome, manifest: RunManifest) -> None:
             "error": _count(outcome.failed, key),
             "not_started": _count(outcome.not_run, key),
         }
-    errors = []
-    for slide in outcome.failed_slides:
-        message = next(text for (name, _), text in outcome.failed.items() if name == slide)
-        errors.append((job.slides[slide].rel_path, message))
+    first: dict[str, str] = {}
+    for (slide, _), message in outcome.failed.items():
+        first.setdefault(slide, message)
+    errors = [(job.slides[slide].rel_path, message) for slide, message in first.items()]
     failure = failure_line(job, outcome)
     append_summary(
         job.layout.summary,
@@ -103,6 +104,7 @@ def write_summary(job: Job, outcome: Outcome, manifest: RunManifest) -> None:
             stages=stages,
             errors=errors,
             error=failure,
+            timings={key: summed(timings) for key, timings in outcome.timings.items()},
         ),
     )
 

@@ -10,15 +10,17 @@ from typing import Any
 import luigi
 from luigi.cmdline_parser import CmdlineParser
 
-from luigi_tasks import report
+from luigi_tasks import html_report, report
 from luigi_tasks.cohort import CohortRun, Outcome
-from luigi_tasks.engine import choose_scheduler, set_exit_code
+from luigi_tasks.engine import choose_scheduler, set_exit_code, sigterm_interrupts
 from luigi_tasks.events import LEDGER
 from luigi_tasks.jobs import PROCESS_RUN_ID, get_job, resolve, usage_errors
 from luigi_tasks.options import OptionParameter, with_options
-from trident import exit_codes, log
+from trident import exit_codes
 from trident.errors import CohortError, TridentError
 from trident.job import Job
+from trident.settings import configure_log
+from trident.stages.tracking import describe_error
 from trident.store.locks import clear_dead_locks
 from trident.store.runs import RunManifest
 
@@ -33,6 +35,7 @@ class RunCohort(luigi.Task):
     run_id = OptionParameter(description="Name of this run; made up if not given.", identity=True)
 
     outcome: Outcome | None = None
+    _cohort: CohortRun | None = None
     problem: Exception | None = None
     """What kept the run from reaching its end, where that is not a slide's failure."""
 
@@ -62,7 +65,8 @@ class RunCohort(luigi.Task):
             TridentError: the run cannot begin, or not go on.
         """
         try:
-            self._run()
+            with sigterm_interrupts():
+                self._run()
         except CohortError:
             raise
         except Exception as error:
@@ -74,8 +78,8 @@ class RunCohort(luigi.Task):
 
     def _run(self) -> None:
         job = get_job(self.job)
-        log.configure(debug=job.settings.debug)
-        cohort = CohortRun(self.job, choose_scheduler(job))
+        configure_log(job.settings)
+        cohort = self._cohort = CohortRun(self.job, choose_scheduler(job))
         if job.settings.dry_run:
             sys.stdout.write(report.plan_table(job, cohort.statuses()))
             self.outcome = Outcome()
@@ -87,12 +91,14 @@ class RunCohort(luigi.Task):
             outcome = cohort.execute()
             report.write_summary(job, outcome, manifest)
         except BaseException as error:
-            manifest.finish("error", error=type(error).__name__ if isinstance(error, KeyboardInterrupt) else str(error))
+            manifest.finish("error", error=describe_error(error))
             raise
         finally:
             LEDGER.listener = None
         failure = report.failure_line(job, outcome)
         manifest.finish("error" if failure else "completed", error=failure)
+        if outcome.completed or outcome.failed or outcome.not_run:
+            html_report.write(job)
         logger.info(report.closing_line(job, outcome))
         self.outcome = outcome
         if failure:
@@ -111,10 +117,10 @@ class RunCohort(luigi.Task):
         show: Any = getattr(self, "set_progress_percentage", None)
         if say is None:  # Luigi sets the two methods only while the task runs
             return
-        total = len(get_job(self.job).slides) * len(get_job(self.job).stages)
-        ended = len(LEDGER.results) + len(LEDGER.failures)
-        say(f"{len(LEDGER.results)} stages done, {len(LEDGER.failures)} failed, of at most {total}")
-        show(min(100, 100 * ended // max(total, 1)))
+        if self._cohort is not None and self._cohort.progress is not None:
+            now = self._cohort.progress.snapshot()
+            say(now.line())
+            show(100 * (now.stages_done + now.stages_failed) // max(now.stages_total, 1))
 
 
 def _given(job: Job) -> dict[str, object]:

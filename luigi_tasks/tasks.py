@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
-import platform
 import time
 from typing import Any, ClassVar
 
 import luigi
+from luigi.rpc import RPCError
 
+from luigi_tasks.followers import followers
 from luigi_tasks.jobs import get_job, get_stages, resolve, slide_positions, usage_errors
 from luigi_tasks.options import OptionParameter, with_options
 from luigi_tasks.targets import StageTarget
-from trident.errors import NotAvailableError, SettingsError, TridentError
+from luigi_tasks.workforce import run_task
+from trident.errors import SettingsError, TridentError
 from trident.job import COORDS, PATCH_FEATURES, SEGMENTATION, SLIDE_FEATURES, STAGE_KINDS
-from trident.stages.base import Progress, Stage, StageResult, run_stage
-from trident.stages.tracking import describe_error, record_failure, record_result, record_start
+from trident.stages.base import Progress, Stage, StageResult
+from trident.stages.tracking import describe_error, record_failure
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,8 @@ class SlideTask(luigi.Task):
     @classmethod
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
         """Luigi's hook where arguments become parameter values: options become a job file here."""
+        if kwargs.keys() == {"job", "slide"} and not args:  # the rest would be looked up, option by option, for nothing
+            return [("job", str(kwargs["job"])), ("slide", kwargs["slide"])]
         values = dict(super().get_param_values(params, args, kwargs))  # type: ignore[no-untyped-call]
         slide, job = values.pop("slide"), values.pop("job")
         with usage_errors():
@@ -67,12 +71,6 @@ class SlideTask(luigi.Task):
         rank = 0 if last else _RANK[self.kind] + 1
         return rank * 1_000_000 + len(slide_positions(self.job)) - position
 
-    @property
-    def resources(self) -> dict[str, int]:  # type: ignore[override]
-        """One task at a time on this host's GPU."""
-        on_gpu = get_job(self.job).settings.device_index >= 0 and self.stage.uses_device
-        return {f"gpu_{platform.node()}": 1} if on_gpu else {}
-
     def requires(self) -> luigi.Task | list[luigi.Task]:
         """The stage before this one; none where the job only uses its output: the stage itself looks for that."""
         needs = self.stage.needs
@@ -92,12 +90,13 @@ class SlideTask(luigi.Task):
         """Make the output."""
         stage = self.stage
         try:
-            # Recorded here and not by Luigi's events: those swallow errors, and come after the lock is given back.
-            self.result = run_stage(
-                stage,
+            self.result = run_task(
+                self.job,
+                self.kind,
+                self.slide,
                 self._report(),
-                on_start=lambda: record_start(stage),
-                on_end=lambda result: record_result(stage, result),
+                uses_device=stage.uses_device,
+                on_lane=self._begun,
             )
         except KeyboardInterrupt as interrupt:  # Luigi passes it on without its FAILURE event
             record_failure(stage, interrupt)
@@ -109,6 +108,10 @@ class SlideTask(luigi.Task):
             return describe_error(exception)
         return str(super().on_failure(exception))  # type: ignore[no-untyped-call]
 
+    def _begun(self, lane: str) -> None:
+        for follower in followers():
+            follower.begin(self.slide, self.kind, lane)
+
     def _report(self) -> Progress:
         """Progress for the scheduler's page; Luigi sets the two methods only while the task runs."""
         say: Any = getattr(self, "set_status_message", None)
@@ -116,7 +119,9 @@ class SlideTask(luigi.Task):
         last = logged = started = time.monotonic()
 
         def report(done: int, total: int) -> None:
-            nonlocal last, logged
+            nonlocal last, logged, say
+            for follower in followers():
+                follower.advance(self.slide, self.kind, done, total)
             now = time.monotonic()
             if now - logged >= _LOG_EVERY_S:
                 logged = now
@@ -125,8 +130,12 @@ class SlideTask(luigi.Task):
             if say is None or (now - last < _REPORT_EVERY_S and done < total):
                 return
             last = now
-            say(f"{self.slide}: {done} of {total}")
-            show(100 * done // max(total, 1))
+            try:
+                say(f"{self.slide}: {done} of {total}")
+                show(100 * done // max(total, 1))
+            except RPCError as error:  # the work goes on; the worker itself finds out whether luigid comes back
+                logger.warning("%s: its progress cannot be told to luigid (%s)", self.slide, error)
+                say = None
 
         return report
 
@@ -157,17 +166,6 @@ class SlideEmbedding(SlideTask):
     """Pool the patch features of one slide into one embedding."""
 
     kind = SLIDE_FEATURES
-
-
-@with_options
-class ConvertPyramidalTiff(luigi.Task):
-    """Convert slides of other formats to pyramidal TIFF. Not available in this version."""
-
-    @classmethod
-    def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
-        """Refuse at once, in one line."""
-        with usage_errors():
-            raise NotAvailableError("ConvertPyramidalTiff is not available in this version")
 
 
 TASK_OF_KIND: dict[str, type[SlideTask]] = {

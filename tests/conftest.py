@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,13 @@ class Finished:
     code: int
     out: str
     err: str
+
+
+@pytest.fixture
+def runtime_folder() -> Iterator[Path]:
+    """A folder for the sockets of a test's runs: a socket's path must be shorter than those of `tmp_path`."""
+    with tempfile.TemporaryDirectory(prefix="trt-", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")
@@ -159,9 +167,13 @@ def quiet_process(clean_settings: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 @pytest.fixture
-def run_batch(quiet_process: None, capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+def run_batch(
+    quiet_process: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Finished]:
     """Function (*arguments): what `run_batch_of_slides.py` does, in this process, which has loaded torch already."""
     from trident.cli import batch
+
+    monkeypatch.setenv("TRIDENT_EXECUTOR", "in-process")
 
     def run(*arguments: object) -> Finished:
         capsys.readouterr()
@@ -173,3 +185,61 @@ def run_batch(quiet_process: None, capsys: pytest.CaptureFixture[str]) -> Callab
         return Finished(code, shown.out, shown.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def put_features() -> Callable[..., Path]:
+    """Function (job_dir, slide, features, *, coords, grid, encoder, slide_path): what a run leaves behind of a slide.
+
+    Patches of 128 px lie side by side, eight in a row, on a slide of 1024 x 768 px; `slide_path` is noted in a state.
+    """
+    import numpy as np
+
+    from trident.store.h5 import FeatureFileWriter, write_coords
+    from trident.store.layout import JobLayout
+    from trident.store.states import SlideInfo, SlideStateFile
+
+    def put(
+        job_dir: Path,
+        slide: str,
+        features: object,
+        *,
+        coords: object = None,
+        grid: str = "20x_128px_0px_overlap",
+        encoder: str = "enc",
+        slide_path: Path | None = None,
+    ) -> Path:
+        values = np.asarray(features, np.float32)
+        rows = np.arange(len(values))
+        places = np.stack([rows % 8 * 128, rows // 8 * 128], axis=1) if coords is None else np.asarray(coords)
+        attributes = {
+            "patch_size": 128,
+            "patch_size_level0": 128,
+            "level0_magnification": 20,
+            "target_magnification": 20,
+            "overlap": 0,
+            "name": slide,
+            "savetodir": str(job_dir),
+            "level0_width": 1024,
+            "level0_height": 768,
+        }
+        layout = JobLayout(job_dir, grid)
+        write_coords(layout.coords(slide), places, attributes, None)
+        path = layout.patch_features(slide, encoder)
+        with FeatureFileWriter(
+            path,
+            n_rows=len(values),
+            dim=values.shape[1],
+            coords=places,
+            coords_attributes=attributes,
+            encoder=encoder,
+            name=slide,
+            savetodir=str(job_dir),
+            recipe=None,
+        ) as writer:
+            writer.append(values)
+        if slide_path is not None:
+            SlideStateFile.load_or_new(layout, SlideInfo.of(slide_path, slide))
+        return path
+
+    return put

@@ -130,7 +130,44 @@ def test_a_missing_gpu_is_told_once_and_not_where_the_cpu_was_asked_for(
     with caplog.at_level(logging.WARNING, logger="trident.devices"):
         devices.device_for(-1)
         assert not caplog.records
+        devices.device_for.cache_clear()
+        devices._say_no_gpu.cache_clear()
         for _ in range(2):
             devices.device_for(0)
     assert len(caplog.records) == 1
     assert "--gpus -1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("driver", "visible", "asked", "expected"),
+    [
+        (True, None, (0, 1), (0, 1)),
+        (True, "4,6", (0, 1, -1), (0, 1, -1)),
+        (True, "", (0,), (-1,)),
+        (False, None, (0, 1), (-1,)),
+        (False, None, (-1, 0, -1), (-1, -1)),
+        (False, None, (-1, -1), (-1, -1)),
+    ],
+)
+def test_cpu_workers_stand_in_for_gpus_that_are_not_there(
+    driver: bool,
+    visible: str | None,
+    asked: tuple[int, ...],
+    expected: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(devices, "_has_nvidia_driver", lambda: driver)
+    monkeypatch.setattr(devices, "_gpus_of_the_driver", lambda: None)
+    if visible is None:
+        monkeypatch.delenv(devices.VISIBLE, raising=False)
+    else:
+        monkeypatch.setenv(devices.VISIBLE, visible)
+    assert devices.usable(asked) == expected
+
+
+def test_a_gpu_beyond_those_granted_is_refused_before_any_process_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_has_nvidia_driver", lambda: True)
+    monkeypatch.setenv(devices.VISIBLE, "4,6")
+    with pytest.raises(SettingsError, match=r"--gpus 2: CUDA_VISIBLE_DEVICES=4,6 grants only 2"):
+        devices.usable((0, 2))
+    assert devices.physical_name(1) == "6"

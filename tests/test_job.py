@@ -78,7 +78,7 @@ def test_a_job_survives_its_file(make: Callable[..., Job], wsis: Path, tmp_path:
         custom_list_of_wsis=table,
         slide_encoder="mean-stain-stats",
     )
-    loaded = load_job(job.save())
+    loaded = load_job(job.save(), host=(("gpus", (-1,)),))
     assert loaded.settings == job.settings
     assert dict(loaded.slides) == dict(job.slides)
     assert loaded.slides["b"].mpp == 0.3
@@ -96,9 +96,20 @@ def test_a_job_file_is_not_changed_by_the_environment_of_its_reader(
 ) -> None:
     path = make(mag=10).save()
     monkeypatch.setenv("TRIDENT_MAG", "40")
+    assert load_job(path).settings.mag == 10
+
+
+def test_how_a_host_does_the_work_is_no_part_of_the_job(
+    make: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = make(gpus="0 1", max_workers=2, batch_size=8, scheduler_url="http://localhost:1")
+    there = make(gpus="-1", max_workers=9, wsi_cache="/somewhere")
+    assert here.digest == there.digest
+    assert make(mag=10).digest != here.digest
+    path = here.save()
     monkeypatch.setenv("TRIDENT_GPUS", "3")
-    loaded = load_job(path)
-    assert (loaded.settings.mag, loaded.settings.gpus) == (10, None)
+    assert load_job(path).settings.gpus == (3,)
+    assert load_job(path, host=(("gpus", (4, 5)),)).settings.gpus == (4, 5)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +120,16 @@ def test_a_bad_job_file_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "job.json"
     path.write_text(content)
     with pytest.raises(StoreError, match=r"job\.json: not a readable job file .*; start the run again"):
+        load_job(path)
+
+
+@pytest.mark.parametrize("name", ["../a", "/etc/passwd", "a/b", "..", ""])
+def test_a_job_file_with_a_name_that_leads_elsewhere_is_refused(make: Callable[..., Job], name: str) -> None:
+    path = make().save()
+    content = json.loads(path.read_text())
+    content["slides"][0]["name"] = name
+    path.write_text(json.dumps(content))
+    with pytest.raises(StoreError, match="would lead out of the job directory"):
         load_job(path)
 
 
@@ -151,13 +172,38 @@ def test_kinds_of_one_task_of_the_graph_stand_instead_of_the_task(make: Callable
     assert make(task="seg", kinds=(SEGMENTATION, COORDS)).stages == ("segmentation", "coords")
 
 
-def test_the_slide_encoder_decides_the_patch_encoder(
-    make: Callable[..., Job], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("options", "encoders"),
+    [
+        ({}, ["conch_v15"]),
+        ({"patch_encoder": "uni_v1 stain-stats,uni_v1"}, ["uni_v1", "stain-stats"]),
+        ({"slide_encoder": "mean-stain-stats"}, ["stain-stats"]),
+        ({"slide_encoder": "mean-stain-stats", "patch_encoder": ["uni_v1"]}, ["uni_v1", "stain-stats"]),
+        ({"slide_encoder": "mean-stain-stats", "patch_encoder": ["stain-stats", "uni_v1"]}, ["stain-stats", "uni_v1"]),
+        ({"slide_encoder": "abmil", "patch_encoder": "uni_v2"}, ["uni_v2"]),
+    ],
+)
+def test_patch_encoders_are_those_asked_for_and_the_one_that_the_slide_encoder_needs(
+    tmp_path: Path, wsis: Path, options: dict[str, Any], encoders: list[str]
 ) -> None:
-    with caplog.at_level(logging.WARNING, logger="trident.job"):
-        job = make(task="all", slide_encoder="mean-stain-stats", patch_encoder="uni_v1")
-    assert job.patch_encoder == "stain-stats"
-    assert "--patch_encoder uni_v1 is not used: slide encoder mean-stain-stats needs stain-stats" in caplog.text
+    given = {"job_dir": tmp_path / "job", "wsi_dir": wsis, "segmenter": "otsu", "task": "feat", **options}
+    job = create_job(load_settings(**given), kinds=(PATCH_FEATURES,))
+    assert list(job.patch_encoders) == encoders
+    assert list(job.stages) == [f"patch_features:{name}" for name in encoders]
+    assert load_job(job.save()).stages == job.stages
+    if options.get("slide_encoder", "").startswith("mean-"):
+        assert job.patch_encoder == "stain-stats"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("patch_encoder_ckpt_path", "weights.pt"), ("patch_encoder_img_size", 224)]
+)
+def test_options_of_one_patch_encoder_are_refused_for_several(
+    make: Callable[..., Job], option: str, value: object
+) -> None:
+    with pytest.raises(SettingsError, match=f"--{option} is for one patch encoder, and this run has uni_v1, uni_v2"):
+        make(task="all", patch_encoder="uni_v1 uni_v2", **{option: value})
+    make(task="seg", patch_encoder="uni_v1 uni_v2", **{option: value})
 
 
 @pytest.mark.parametrize(
@@ -182,10 +228,35 @@ def test_old_spellings_of_slide_encoders_name_the_same_outputs(make: Callable[..
         ({}, "20x_512px_0px_overlap"),
         ({"mag": 2.5, "patch_size": 256, "overlap": 32}, "2.5x_256px_32px_overlap"),
         ({"coords_dir": "mine/grid"}, "mine/grid"),
+        ({"target_mpp": 0.5, "patch_size": 256}, "0.5mpp_256px_0px_overlap"),
     ],
 )
 def test_the_grid_directory(make: Callable[..., Job], options: dict[str, Any], grid: str, tmp_path: Path) -> None:
     assert make(**options).layout.grid_dir == tmp_path / "job" / grid
+
+
+@pytest.mark.parametrize(("target_mpp", "fits"), [(0.5, True), (0.46, True), (0.25, False), (0.6, False)])
+def test_a_slide_encoder_takes_the_resolution_of_its_magnification(
+    make: Callable[..., Job], target_mpp: float, fits: bool
+) -> None:
+    options = {"task": "all", "slide_encoder": "titan", "patch_size": 512, "target_mpp": target_mpp}
+    if fits:
+        assert make(**options).slide_encoder == "titan"
+        return
+    with pytest.raises(
+        SettingsError, match=rf"--target_mpp {target_mpp:g} is about .* --mag 20 about --target_mpp 0\.5"
+    ):
+        make(**options)
+
+
+@pytest.mark.parametrize(("target_mpp", "warned"), [(0.5, False), (1.0, True)])
+def test_a_patch_encoder_at_another_resolution_is_told(
+    make: Callable[..., Job], caplog: pytest.LogCaptureFixture, target_mpp: float, warned: bool
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="trident.job"):
+        make(task="all", patch_encoder="uni_v1", patch_size=256, target_mpp=target_mpp)
+    told = "uni_v1 was made for patches of 256 px at 20x; this run gives it 256 px at 1 µm/px" in caplog.text
+    assert told == warned
 
 
 @pytest.mark.parametrize(
@@ -228,14 +299,10 @@ def test_an_unavailable_model_matters_only_to_the_stage_that_uses_it(make: Calla
         make(task="feat", **later)
 
 
-def test_options_that_this_version_takes_without_using_are_told(
-    make: Callable[..., Job], caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
+def test_a_gpu_that_is_named_twice_is_told(make: Callable[..., Job], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="trident.job"):
-        make(gpus="-1 -1", wsi_cache=tmp_path / "cache")
-    assert "--gpus -1 -1: this version uses one device, the CPU" in caplog.text
-    assert "--wsi_cache is not available" in caplog.text
-    assert not (tmp_path / "cache").exists()
+        make(gpus="0 1 0")
+    assert "--gpus 0 1 0: a GPU that is named twice counts once" in caplog.text
 
 
 def test_paths_are_absolute_so_that_a_job_file_means_the_same_everywhere(
@@ -245,3 +312,12 @@ def test_paths_are_absolute_so_that_a_job_file_means_the_same_everywhere(
     job = create_job(load_settings(job_dir="job", wsi_dir="wsis", segmenter="otsu"))
     assert job.settings.job_dir == clean_settings / "job"
     assert job.slides["a"].path == clean_settings / "wsis" / "a.svs"
+
+
+def test_a_dicom_folder_by_its_path(make: Callable[..., Job], tmp_path: Path) -> None:
+    folder = tmp_path / "TCGA-3C-DX1.F6E9A5DF"
+    folder.mkdir()
+    for name, content in (("a.dcm", b"12345"), ("b.dcm", b"123"), ("readme.txt", b"of no slide")):
+        (folder / name).write_bytes(content)
+    (source,) = make(slide_path=folder).slides.values()
+    assert (source.name, source.size_bytes) == ("TCGA-3C-DX1.F6E9A5DF", 8)

@@ -35,7 +35,7 @@ def test_defaults_are_those_of_the_documented_command_line() -> None:
         "dump_patches_max": 0,
         "dump_patches_format": "png",
         "dump_patches_jpeg_quality": 90,
-        "patch_encoder": "conch_v15",
+        "patch_encoder": ("conch_v15",),
         "slide_encoder": None,
         "reader_type": None,
     }
@@ -104,14 +104,16 @@ def test_lists_of_words_come_from_every_source(clean_settings: Path, monkeypatch
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"gpus": (1, 0), "gpu": 5}, 1),
-        ({"gpu": 2}, 2),
-        ({"gpus": (-1, -1)}, -1),
-        ({}, 0),
+        ({"gpus": (1, 0), "gpu": 5}, (1, 0)),
+        ({"gpu": 2}, (2,)),
+        ({"gpus": (-1, -1)}, (-1, -1)),
+        ({"gpus": (0, 1, 0, 0)}, (0, 1)),
+        ({"gpus": (-1, 3, -1, 3)}, (-1, 3, -1)),
+        ({}, (0,)),
     ],
 )
-def test_gpus_beats_the_older_gpu(values: dict[str, Any], expected: int) -> None:
-    assert load_settings(job_dir="out", **values).device_index == expected
+def test_each_gpu_counts_once_and_each_cpu_worker_for_itself(values: dict[str, Any], expected: tuple[int, ...]) -> None:
+    assert load_settings(job_dir="out", **values).devices == expected
 
 
 @pytest.mark.parametrize(
@@ -207,7 +209,7 @@ def test_every_option_has_a_group_a_description_and_one_kind() -> None:
         assert field.description.endswith("."), name
         assert not (is_flag(field) and is_list(field)), name
     lists = {name for name, field in Settings.model_fields.items() if is_list(field)}
-    assert lists == {"wsi_ext", "custom_mpp_keys", "gpus"}
+    assert lists == {"wsi_ext", "custom_mpp_keys", "gpus", "patch_encoder"}
 
 
 def test_every_documented_flag_and_choice_is_accepted(shared_reference: Path) -> None:
@@ -220,4 +222,22 @@ def test_every_documented_flag_and_choice_is_accepted(shared_reference: Path) ->
         assert is_flag(field) == (not metavar), name
         for choice in metavar.strip("{}").split(",") if metavar.startswith("{") else ():
             assert choice in (option_choices(field) or ()), name
-            assert getattr(load_settings(job_dir="out", **{name: choice}), name) == choice
+            assert getattr(load_settings(job_dir="out", **{name: choice}), name) in (choice, (choice,))
+
+
+@pytest.mark.parametrize("where", ["command line", "environment"])
+def test_the_scale_of_the_patches_is_set_once(
+    clean_settings: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    assert load_settings(job_dir="out", target_mpp="0.5").target_mpp == 0.5
+    given = {"mag": 20} if where == "command line" else {}
+    if where == "environment":
+        monkeypatch.setenv("TRIDENT_MAG", "20")
+    with pytest.raises(SettingsError, match=r"--target_mpp 0\.5 and --mag 20 .* leave one out"):
+        load_settings(job_dir="out", target_mpp=0.5, **given)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "half"])
+def test_a_target_resolution_is_a_positive_number(clean_settings: Path, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"--target_mpp {value}"):
+        load_settings(job_dir="out", target_mpp=value)

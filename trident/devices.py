@@ -52,6 +52,37 @@ def _choose(gpu_index: int, granted: str | None) -> str:
     return names[gpu_index] if names else granted
 
 
+def physical_name(gpu_index: int) -> str:
+    """What the environment calls a GPU that it grants: the same for all processes of this host.
+
+    Raises:
+        SettingsError: the index is beyond the GPUs that the environment grants.
+    """
+    return _choose(gpu_index, os.environ.get(VISIBLE))
+
+
+def usable(gpu_indices: tuple[int, ...]) -> tuple[int, ...]:
+    """The same devices; a CPU worker in place of GPUs on a machine that has none, which is said once.
+
+    Raises:
+        SettingsError: an index is beyond the GPUs that the environment grants.
+    """
+    gpus = [index for index in gpu_indices if index >= 0]
+    if not gpus:
+        return gpu_indices
+    if os.environ.get(VISIBLE) == "" or not _has_nvidia_driver():
+        _say_no_gpu()
+        return tuple(index for index in gpu_indices if index < 0) or (-1,)
+    for index in gpus:
+        physical_name(index)
+    return gpu_indices
+
+
+@lru_cache(maxsize=1)
+def _say_no_gpu() -> None:
+    logger.warning("no NVIDIA GPU on this machine: computing on the CPU (--gpus -1 says that this is meant)")
+
+
 @lru_cache(maxsize=4)
 def device_for(gpu_index: int) -> str:
     """The torch name of the device: `cpu`, or `cuda:0` where this process sees that GPU alone.
@@ -61,7 +92,7 @@ def device_for(gpu_index: int) -> str:
     if gpu_index < 0 or os.environ.get(VISIBLE) == "":
         return "cpu"
     if not _has_nvidia_driver():
-        logger.warning("no NVIDIA GPU on this machine: computing on the CPU (--gpus -1 says that this is meant)")
+        _say_no_gpu()
         return "cpu"
     if _restricted and os.environ.get(VISIBLE) == _restricted[1] == _choose(gpu_index, _restricted[0]):
         return "cuda:0"

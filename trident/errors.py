@@ -62,3 +62,23 @@ class WeightsError(TridentError):
 
 class CohortError(TridentError):
     """Some slides of a cohort failed; the message counts them."""
+
+
+class ExecutorError(TridentError):
+    """A process that runs stages does not start, or ended while it worked."""
+
+
+class TaskTimeoutError(TridentError):
+    """A stage took longer than `--task_timeout`."""
+
+
+class NotStartedError(TridentError):
+    """The run was told to stop before this stage began; nothing about the slide is wrong."""
+
+
+class UnforeseenError(Exception):
+    """An error that nobody expected, met in another process: its type and text in one line, and its traceback."""
+
+    def __init__(self, message: str, trace: str = "") -> None:
+        self.trace = trace
+        super().__init__(message)

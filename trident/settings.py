@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from trident import log
 from trident.encoders.patch.registry import PATCH_ENCODER_NAMES, TIMM_PREFIX, plugin_names
 from trident.encoders.slide.registry import SLIDE_ENCODER_NAMES
 from trident.errors import SettingsError
@@ -52,6 +53,14 @@ def _option(
     if choices is not None:
         extra["choices"] = list(choices)
     return Field(default=default, description=description, json_schema_extra=extra, **limits)
+
+
+def _require_known(name: str, choices: tuple[str, ...]) -> None:
+    if choices and name not in choices:
+        close = difflib.get_close_matches(name, choices, n=1)
+        raise ValueError(
+            f"unknown name {name!r}" + (f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(choices)}")
+        )
 
 
 class Settings(BaseSettings):
@@ -92,7 +101,12 @@ class Settings(BaseSettings):
 
     # Devices and memory.
     gpu: int = _option("devices", 0, "One GPU index (older spelling of --gpus); -1: CPU.", ge=-1)
-    gpus: GpuIndices | None = _option("devices", None, "GPU indices; -1: CPU.")
+    gpus: GpuIndices | None = _option(
+        "devices", None, "GPU indices, each a process of its own; -1: a CPU worker (`-1 -1`: two of them)."
+    )
+    slides_per_gpu: int = _option(
+        "devices", 2, "Slides in flight on a GPU at once: one is read while another is encoded.", ge=1, le=8
+    )
     max_workers: int | None = _option(
         "devices", None, "Reading threads (default: one per core); 0: read in the main thread.", ge=0
     )
@@ -113,6 +127,13 @@ class Settings(BaseSettings):
 
     # Patch grid.
     mag: float = _option("patches", 20.0, "Magnification of the patches; may be fractional.", gt=0, allow_inf_nan=False)
+    target_mpp: float | None = _option(
+        "patches",
+        None,
+        "Instead of --mag: µm/px of the patches, exact where a magnification is rounded.",
+        gt=0,
+        allow_inf_nan=False,
+    )
     patch_size: int = _option("patches", 512, "Patch width and height, pixels at that magnification.", ge=1)
     overlap: int = _option("patches", 0, "Overlap of neighbouring patches, pixels at that magnification.", ge=0)
     min_tissue_proportion: float = _option("patches", 0.0, "Least share of tissue for a patch to be kept.", ge=0, le=1)
@@ -125,8 +146,11 @@ class Settings(BaseSettings):
     dump_patches_jpeg_quality: int = _option("patches", 90, "JPEG quality of patch images.", ge=1, le=100)
 
     # Encoders.
-    patch_encoder: str = _option(
-        "encoders", "conch_v15", "Patch encoder; any model of timm as `timm/<name>`.", choices=PATCH_ENCODER_NAMES
+    patch_encoder: Words = _option(
+        "encoders",
+        ("conch_v15",),
+        "Patch encoders; each patch is read once for all of them. Any model of timm as `timm/<name>`.",
+        choices=PATCH_ENCODER_NAMES,
     )
     patch_encoder_ckpt_path: Path | None = _option(
         "encoders", None, "Local checkpoint of the patch encoder (.pt, .pth, .bin, .safetensors, or its folder)."
@@ -141,30 +165,54 @@ class Settings(BaseSettings):
         choices=SLIDE_ENCODER_NAMES,
     )
 
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = _option(
+        "encoders", "auto", "Floating-point type of encoders; auto: each encoder's own on a GPU, float32 on a CPU."
+    )
     trust_remote_code: bool = _option(
         "encoders", False, "Let a slide encoder that comes as code in its hub repository (care) run that code."
     )
+
+    # Who does the work.
+    executor: Literal["process", "in-process", "docker"] = _option(
+        "graph",
+        "process",
+        "Where stages run: in a process of their own for each device, in a container for each device, or in this "
+        "process (one device; for debugging).",
+    )
+    image: str | None = _option(
+        "graph", None, "Image of the containers of --executor docker (default: trident-luigi:<this version>)."
+    )
+    shm_size: str = _option(
+        "graph", "2g", "Size of /dev/shm in these containers, such as `512m` or `2g`.", pattern=r"^[1-9][0-9]*[kmg]?$"
+    )
+    task_timeout: float | None = _option(
+        "graph", None, "Seconds after which a stage of one slide is ended and counts as failed (default: never).", gt=0
+    )
+
+    # What is said while it runs.
+    quiet: bool = _option("log", False, "Say only what went wrong.")
+    log_format: Literal["text", "json"] = _option("log", "text", "Log for people, or one JSON object a line.")
 
     # The task graph, for the `trident` command (`luigi` has its own options for these).
     scheduler_url: str | None = _option(
         "graph", None, "Address of a running luigid, such as http://localhost:8082 (default: a scheduler of our own)."
     )
 
-    @field_validator("segmenter", "reader_type", "patch_encoder", "slide_encoder")
+    @field_validator("segmenter", "reader_type", "slide_encoder")
     @classmethod
     def _known_name(cls, value: str | None, info: Any) -> str | None:
-        choices = option_choices(cls.model_fields[info.field_name])
-        if info.field_name == "patch_encoder":
-            choices = (*(choices or ()), *plugin_names())
-            if value is not None and value.startswith(TIMM_PREFIX):
-                return value  # whether timm has it is found out when it is needed: asking takes a second
-        if value is not None and choices and value not in choices:
-            close = difflib.get_close_matches(value, choices, n=1)
-            raise ValueError(
-                f"unknown name {value!r}"
-                + (f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(choices)}")
-            )
+        if value is not None:
+            _require_known(value, option_choices(cls.model_fields[info.field_name]) or ())
         return value
+
+    @field_validator("patch_encoder")
+    @classmethod
+    def _known_patch_encoders(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        choices = (*PATCH_ENCODER_NAMES, *plugin_names())
+        for name in names or ("",):
+            if not name.startswith(TIMM_PREFIX):  # whether timm has it is found out when needed: asking takes a second
+                _require_known(name, choices)
+        return tuple(dict.fromkeys(names))
 
     @classmethod
     def settings_customise_sources(
@@ -179,9 +227,10 @@ class Settings(BaseSettings):
         return init_settings, env_settings, _LuigiConfigSource(settings_cls)
 
     @property
-    def device_index(self) -> int:
-        """The GPU that is asked for; -1: CPU."""
-        return self.gpus[0] if self.gpus else self.gpu
+    def devices(self) -> tuple[int, ...]:
+        """The devices that are asked for: each GPU index once, -1 for each CPU worker."""
+        asked = self.gpus or (self.gpu,)
+        return tuple(index for position, index in enumerate(asked) if index < 0 or index not in asked[:position])
 
 
 class _LuigiConfigSource(PydanticBaseSettingsSource):
@@ -241,7 +290,7 @@ def load_settings(**given: Any) -> Settings:
     _refuse_unknown(given, "options")
     _check_environment()
     try:
-        return Settings(**given)
+        settings = Settings(**given)
     except ValidationError as error:
         problems = []
         for item in error.errors():
@@ -252,6 +301,17 @@ def load_settings(**given: Any) -> Settings:
                 message = item["msg"].removeprefix("Value error, ")
                 problems.append(f"--{name} {item.get('input')!s}: {message[:1].lower()}{message[1:]}")
         raise SettingsError("; ".join(problems)) from None
+    if settings.target_mpp is not None and "mag" in settings.model_fields_set:
+        raise SettingsError(
+            f"--target_mpp {settings.target_mpp:g} and --mag {settings.mag:g} (command line, environment or luigi.cfg) "
+            "both set the scale of the patches; leave one out"
+        )
+    return settings
+
+
+def configure_log(settings: Settings) -> None:
+    """Have the log as the options say."""
+    log.configure(debug=settings.debug, quiet=settings.quiet, as_json=settings.log_format == "json")
 
 
 # What the generators of the command line and of the Luigi parameters need to know of an option.
@@ -277,6 +337,13 @@ def _members(field: FieldInfo) -> tuple[Any, ...]:
     if get_origin(field.annotation) in (Union, types.UnionType):
         return get_args(field.annotation)
     return (field.annotation,)
+
+
+def host_options() -> frozenset[str]:
+    """Options that say how this host does the work, and not which work: hosts that share a job may differ in them."""
+    return frozenset(
+        name for name, field in Settings.model_fields.items() if option_group(field) in {"devices", "graph", "log"}
+    )
 
 
 def is_flag(field: FieldInfo) -> bool:

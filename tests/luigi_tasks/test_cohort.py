@@ -391,8 +391,9 @@ def test_secrets_and_unset_options_are_not_in_the_manifest(run: Run, wsis: Path,
         "mag": 20.0,
         "patch_size": 128,
         "gpus": [-1],
-        "patch_encoder": "stain-stats",
+        "patch_encoder": ["stain-stats"],
         "slide_encoder": "mean-stain-stats",
+        "executor": "in-process",
     }
     assert (manifest["job_dir"], manifest["pid"]) == (str(job.path), os.getpid())
 
@@ -409,6 +410,18 @@ def test_a_run_that_cannot_write_its_states_fails_and_says_so(run: Run, wsis: Pa
     assert done.code in (STOPPED, USAGE)
     assert str(job.path / "wsi_states") in done.err
     assert "Traceback" not in done.err
+
+
+def test_a_damaged_state_file_is_put_aside_and_costs_no_slide(run: Run, wsis: Path, job: Any) -> None:
+    assert run("all").code == OK
+    (state,) = (job.path / "wsi_states").glob("a__*.json")
+    state.write_bytes(state.read_bytes()[:100])
+    job.embedding("b").unlink()
+    done = run("all", "--skip_errors")
+    assert done.code == OK, done.err
+    assert job.embedding("b").is_file()
+    assert set(job.statuses("a").values()) == {"skipped"}
+    assert state.with_name(state.name + ".damaged").exists()
 
 
 def test_a_slide_that_changes_after_its_run_is_done_anew(

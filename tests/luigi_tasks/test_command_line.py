@@ -16,7 +16,7 @@ Program = Callable[..., Any]
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["ConvertPyramidalTiff"], USAGE, "error: ConvertPyramidalTiff is not available in this version"),
+        (["ConvertPyramidalTiff"], USAGE, "error: --input_dir is required; --job_dir is required"),
         (["RunCohort", "--wsi-dir=w", "--job-dir=j", "--mag=fast"], USAGE, "error: --mag fast: "),
         (["RunCohort", "--job-dir=j"], USAGE, "error: give either --wsi_dir"),
         (["RunCohort", "--wsi-dir=/none", "--job-dir=j"], USAGE, "error: /none: the slide folder does not exist"),

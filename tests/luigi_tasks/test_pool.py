@@ -65,6 +65,17 @@ def test_one_bad_patient_costs_no_other_when_asked_so(job: Any) -> None:
     np.testing.assert_array_equal(_vector(job(rows), "good"), np.ones(4))
 
 
+@pytest.mark.parametrize(("more", "code"), [((), STOPPED), (("--skip-errors",), FINISHED_WITH_FAILURES)])
+def test_the_exit_code_through_luigi_where_it_forks(
+    more: tuple[str, ...], code: int, job: Any, run_program: Callable[..., Any]
+) -> None:
+    options = job("bad,nowhere.svs\ngood,a.svs\n")
+    options["gpus"] = "-1"
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    done = run_program("luigi", "PoolPatients", "--local-scheduler", "--workers=2", *given, *more)
+    assert done.code == code, done.err
+
+
 def test_skip_errors_may_come_from_the_environment(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIDENT_SKIP_ERRORS", "1")
     assert run_pool(job("bad,nowhere.svs\ngood,b.svs\n")) == FINISHED_WITH_FAILURES

@@ -10,12 +10,12 @@ from typing import Any
 import luigi
 import pytest
 
-from luigi_tasks import ConvertPyramidalTiff, PatchCoords, PatchFeatures, RunCohort, SegmentSlide, SlideEmbedding
+from luigi_tasks import PatchCoords, PatchFeatures, RunCohort, SegmentSlide, SlideEmbedding
 from luigi_tasks.jobs import resolve
 from luigi_tasks.options import option_parameters
 from luigi_tasks.run_cohort import run_cohort_task
 from luigi_tasks.tasks import TASK_OF_KIND, task_for
-from trident.errors import NotAvailableError, SettingsError, StoreError
+from trident.errors import SettingsError, StoreError
 from trident.job import COORDS, PATCH_FEATURES, SEGMENTATION, SLIDE_FEATURES, load_job
 from trident.settings import Settings
 
@@ -42,7 +42,7 @@ def job(options: dict[str, Any]) -> str:
 
 def test_every_option_but_the_schedulers_is_a_parameter_with_dashes() -> None:
     assert set(option_parameters()) == set(Settings.model_fields) - {"scheduler_url"}
-    for task_class in (SegmentSlide, PatchCoords, PatchFeatures, SlideEmbedding, RunCohort, ConvertPyramidalTiff):
+    for task_class in (SegmentSlide, PatchCoords, PatchFeatures, SlideEmbedding, RunCohort):
         assert set(option_parameters()) <= {name for name, _ in task_class.get_params()}
 
 
@@ -99,14 +99,6 @@ def test_slides_run_in_order_and_later_stages_first(job: str) -> None:
     assert all(task.priority > 0 for task in by_priority)
 
 
-def test_only_feature_tasks_hold_the_gpu(options: dict[str, Any], job: str) -> None:
-    on_gpu = resolve({**options, "gpus": "0"})
-    (resource,) = task_for(PATCH_FEATURES, on_gpu, "a").resources
-    assert resource.startswith("gpu_")
-    assert task_for(PATCH_FEATURES, job, "a").resources == {}
-    assert not task_for(COORDS, on_gpu, "a").resources
-
-
 @pytest.mark.parametrize(
     ("task_class", "changes", "error", "says"),
     [
@@ -116,7 +108,6 @@ def test_only_feature_tasks_hold_the_gpu(options: dict[str, Any], job: str) -> N
         (SegmentSlide, {"slide": "a", "dry_run": True}, SettingsError, "--dry-run is an option of RunCohort"),
         (RunCohort, {"mag": "fast"}, SettingsError, "--mag fast"),
         (RunCohort, {"job": "/none/job.json"}, StoreError, "/none/job.json: not a readable job file"),
-        (ConvertPyramidalTiff, {}, NotAvailableError, "not available in this version"),
     ],
 )
 def test_what_a_task_refuses(

@@ -1,0 +1,192 @@
+"""Whole runs as real processes: interrupted, several at once, on disks that fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trident.exit_codes import FINISHED_WITH_FAILURES, INTERRUPTED, OK, STOPPED
+
+OPTIONS = (
+    *("--task", "all", "--segmenter", "otsu", "--patch_size", 128, "--gpus", -1, -1, "--skip_errors"),
+    *("--patch_encoder", "moody"),
+)
+
+
+@pytest.fixture
+def start(
+    start_program: Callable[..., subprocess.Popen[str]],
+    moody: Any,
+    tmp_path: Path,
+    runtime_folder: Path,
+    drawn_slides: Callable[..., Path],
+) -> Callable[..., subprocess.Popen[str]]:
+    """Function (*arguments, job=…): starts a run over four slides with two executors."""
+    slides = drawn_slides(tmp_path / "wsis", "a.svs", "b.svs", "c.svs", "d.svs")
+
+    def go(*arguments: object, job: Path = tmp_path / "job") -> subprocess.Popen[str]:
+        return start_program(
+            "batch",
+            *("--wsi_dir", slides, "--job_dir", job, *OPTIONS, *arguments),
+            env={"PYTHONPATH": os.environ["PYTHONPATH"], "XDG_RUNTIME_DIR": str(runtime_folder)},
+        )
+
+    return go
+
+
+def _states(job: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted((job / "wsi_states").glob("[!.]*.json"))]
+
+
+def _left_behind(job: Path) -> list[str]:
+    return [path.name for path in job.rglob("*") if path.name.endswith(".lock") or ".tmp" in path.name]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_stops_a_run_cleanly_and_the_next_one_goes_on(
+    number: signal.Signals,
+    start: Callable[..., subprocess.Popen[str]],
+    finish_program: Callable[..., Any],
+    moody: Any,
+    tmp_path: Path,
+    runtime_folder: Path,
+) -> None:
+    moody.order("hang")
+    run = start()
+    while not moody.hangs.exists():
+        assert run.poll() is None
+        time.sleep(0.05)
+    run.send_signal(number)
+    said = time.monotonic()
+    stopped = finish_program(run)
+    # The promise is five seconds; a process that hangs is killed after three.
+    assert time.monotonic() - said < 30
+    assert stopped.code == INTERRUPTED
+    assert "Traceback" not in stopped.err
+    assert stopped.err.splitlines()[-1] == "interrupted"
+    job = tmp_path / "job"
+    assert _left_behind(job) == []
+    messages = [
+        task["message"] for state in _states(job) for task in state["tasks"].values() if task["status"] == "error"
+    ]
+    assert messages and set(messages) == {"interrupted"}
+    assert "running" not in {task["status"] for state in _states(job) for task in state["tasks"].values()}
+    (manifest,) = [json.loads(path.read_text()) for path in (job / "runs").iterdir()]
+    assert (manifest["status"], manifest["error"]) == ("error", "interrupted")
+    assert list((runtime_folder / "trident").glob("run-*")) == []
+    moody.forget()
+    assert finish_program(start()).code == OK
+    assert {task["status"] for state in _states(job) for task in state["tasks"].values()} == {"completed"}
+
+
+def test_runs_at_once_on_one_job_directory_do_every_stage_once(
+    start: Callable[..., subprocess.Popen[str]], finish_program: Callable[..., Any], tmp_path: Path
+) -> None:
+    ended = [finish_program(run) for run in [start() for _ in range(3)]]
+    assert [run.code for run in ended] == [OK] * 3, "\n".join(run.err for run in ended)
+    states = _states(tmp_path / "job")
+    done = Counter(
+        (state["slide"]["name"], key)
+        for state in states
+        for key, task in state["tasks"].items()
+        for attempt in task["attempts"]
+        if attempt["result"] == "completed"
+    )
+    assert set(done.values()) == {1}
+    assert len(done) == 4 * 3
+    assert _left_behind(tmp_path / "job") == []
+
+
+def test_a_stage_beyond_its_time_is_reported_and_costs_no_other_slide(
+    start: Callable[..., subprocess.Popen[str]], finish_program: Callable[..., Any], moody: Any, tmp_path: Path
+) -> None:
+    moody.order("hang")
+    run = start("--task_timeout", 20)
+    while not moody.hangs.exists():
+        time.sleep(0.05)
+    time.sleep(1)  # both executors hang in their first slide
+    moody.forget()
+    ended = finish_program(run)
+    assert ended.code == FINISHED_WITH_FAILURES
+    assert "took longer than --task_timeout 20 s and was ended" in ended.err
+    failed = [
+        task for state in _states(tmp_path / "job") for task in state["tasks"].values() if task["status"] == "error"
+    ]
+    assert 1 <= len(failed) <= 2
+    assert "--task_timeout 20 s" in failed[0]["message"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Function (mount options): a disk of its own."""
+    mounted: list[Path] = []
+
+    def mount(options: str) -> Path:
+        folder = tmp_path / "disk"
+        folder.mkdir(exist_ok=True)
+        if shutil.which("mount") is None or os.geteuid() != 0:
+            pytest.skip("mounting a small disk needs root")
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            pytest.skip(f"this machine does not let us mount a small disk ({done.stderr.strip()})")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_file(
+    start: Callable[..., subprocess.Popen[str]],
+    finish_program: Callable[..., Any],
+    small_disk: Callable[[str], Path],
+) -> None:
+    disk = small_disk("size=192k")
+    ended = finish_program(start(job=disk / "job"))
+    assert ended.code not in (OK, None)
+    assert "No space left on device; free some space on this disk and run again" in ended.err
+    assert "Traceback" not in ended.err
+    assert [name for name in _left_behind(disk / "job") if ".tmp" in name] == []
+    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+    again = finish_program(start(job=disk / "job"))
+    assert again.code == OK, again.err
+
+
+def test_a_read_only_job_directory_is_told_in_one_line(
+    start: Callable[..., subprocess.Popen[str]],
+    finish_program: Callable[..., Any],
+    small_disk: Callable[[str], Path],
+) -> None:
+    disk = small_disk("ro,size=1m")
+    ended = finish_program(start(job=disk / "job"))
+    assert ended.code not in (OK, None)
+    assert "Read-only file system" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_job_directory_that_vanishes_ends_the_run(
+    start: Callable[..., subprocess.Popen[str]], finish_program: Callable[..., Any], moody: Any, tmp_path: Path
+) -> None:
+    moody.order("hang")
+    run = start("--task_timeout", 30)
+    while not moody.hangs.exists():
+        time.sleep(0.05)
+    moody.forget()
+    (tmp_path / "job").rename(tmp_path / "gone")
+    (tmp_path / "job").write_text("a file stands here now")
+    ended = finish_program(run)
+    assert ended.code in (FINISHED_WITH_FAILURES, STOPPED, 2, 1)
+    assert ended.err.strip()

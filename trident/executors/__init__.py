@@ -1,0 +1,1 @@
+"""Long-lived processes that run stages: one a device, each with its models loaded once."""
