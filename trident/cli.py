@@ -13,22 +13,46 @@ import trident
 from trident import exit_codes
 from trident.errors import TridentError
 
-_NOT_IN_BATCH = frozenset({"slide_path"})
-_NOT_IN_SINGLE = frozenset({"wsi_dir", "wsi_ext", "search_nested", "custom_list_of_wsis", "skip_errors", "task"})
+NOT_IN_BATCH = frozenset({"slide_path"})
+NOT_IN_SINGLE = frozenset({"wsi_dir", "wsi_ext", "search_nested", "custom_list_of_wsis", "skip_errors", "task"})
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of `trident`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    commands: dict[str, tuple[str, Callable[[list[str]], int]]] = {
+    known = commands()
+    parser = command_parser()
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (text, _) in known.items():
+        subparsers.add_parser(name, help=text, add_help=False)
+    command = parser.parse_args(given[:1]).command
+    rest = given[2:] if given[1:2] == ["--"] else given[1:]
+    sys.exit(known[command][1](rest))
+
+
+def commands() -> dict[str, tuple[str, Callable[[list[str]], int]]]:
+    """Each command with what it does in a few words, and the function that runs it and returns the exit code."""
+    return {
         "batch": ("process all slides of a directory", batch),
         "single": ("process one slide", single),
         "pool": ("one vector a patient, from the features of slides", _command("pool")),
+        "report": ("one HTML file that shows a job directory", _command("report")),
+        "view": ("features of a slide, or scores of its patches, as colours over it", _command("view")),
+        "similar": ("the patches of a cohort that resemble given ones", _command("similar")),
+        "export": ("features and embeddings in other formats", _command("export")),
+        "plan": ("what a run would do, how long it takes, and which slides will fail", _command("plan")),
+        "explain": ("what was done to a slide, and whether it would run again", _command("explain")),
+        "info": ("what is known about a slide, and whether it can be processed", _command("info")),
         "encoders": ("list the encoders and what is declared about them", _command("encoders")),
         "weights": ("list, fetch and check weights", _command("weights")),
-        "convert": ("convert slides to pyramidal TIFF", _not_yet("convert")),
-        "doctor": ("check this machine's installation", _not_yet("doctor")),
+        "convert": ("convert slides to pyramidal TIFF", _command("convert")),
+        "doctor": ("check this machine's installation", _command("doctor")),
+        "completion": ("print what makes bash or zsh complete this command", _command("completion")),
     }
+
+
+def command_parser() -> argparse.ArgumentParser:
+    """The parser of `trident` itself, without its commands."""
     parser = argparse.ArgumentParser(
         prog="trident",
         description="Whole-slide images to tissue, patches, features and slide embeddings.",
@@ -36,19 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"trident {trident.__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (text, _) in commands.items():
-        subparsers.add_parser(name, help=text, add_help=False)
-    command = parser.parse_args(given[:1]).command
-    rest = given[2:] if given[1:2] == ["--"] else given[1:]
-    sys.exit(commands[command][1](rest))
+    return parser
 
 
 def batch(arguments: Sequence[str] | None = None) -> int:
     """`trident batch` and `run_batch_of_slides.py`: every slide of a directory. Returns the exit code."""
     description = "Process all slides of a directory."
-    fixed = dict.fromkeys(_NOT_IN_BATCH)
-    return _run("trident batch", description, arguments, left_out=_NOT_IN_BATCH, required={"wsi_dir"}, fixed=fixed)
+    fixed = dict.fromkeys(NOT_IN_BATCH)
+    return _run("trident batch", description, arguments, left_out=NOT_IN_BATCH, required={"wsi_dir"}, fixed=fixed)
 
 
 def single(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +75,7 @@ def single(arguments: Sequence[str] | None = None) -> int:
     description = "Process one slide, all stages."
     # None wins over the environment and `luigi.cfg`, which may name a directory for the other command.
     fixed = {"task": "all", "wsi_dir": None, "custom_list_of_wsis": None}
-    return _run("trident single", description, arguments, left_out=_NOT_IN_SINGLE, required={"slide_path"}, fixed=fixed)
+    return _run("trident single", description, arguments, left_out=NOT_IN_SINGLE, required={"slide_path"}, fixed=fixed)
 
 
 def _run(
@@ -78,11 +97,10 @@ def _run(
 
 
 def _run_graph(values: dict[str, Any]) -> int:
-    from trident import log
-    from trident.settings import load_settings
+    from trident.settings import configure_log, load_settings
 
     settings = load_settings(**values)
-    log.configure(debug=settings.debug)
+    configure_log(settings)
     # By name: the library itself knows nothing of the task graph, only this command starts it.
     return int(import_module("luigi_tasks.start").run_settings(settings))
 
@@ -111,15 +129,6 @@ def _command(name: str) -> Callable[[list[str]], int]:
         return _guarded(False, lambda: int(import_module(f"trident.commands.{name}").run(arguments)))
 
     return run
-
-
-def _not_yet(name: str) -> Callable[[list[str]], int]:
-    def refuse(arguments: list[str]) -> int:
-        del arguments
-        sys.stderr.write(f"error: `trident {name}` is not available in this version\n")
-        return exit_codes.USAGE
-
-    return refuse
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -111,3 +113,19 @@ def test_thumbnails_of_real_slides_have_a_longest_side_of_1000_px(shared_slides,
     with open_slide(shared_slides / file, mpp=mpp) as slide:
         thumbnail = slide_thumbnail(slide)
     assert thumbnail.shape == (size[1], size[0], 3)
+
+
+def test_a_slides_thumbnail_is_made_once_and_anew_for_another_file(tmp_path):
+    path = tmp_path / "a.svs"
+    path.write_bytes(b"one")
+    slide = SimpleNamespace(path=path, reader_type="x", thumbnail=lambda size: np.full((*size, 3), len(made), np.uint8))
+    made = [1]
+    first = slide_thumbnail(slide)
+    made.append(2)
+    assert slide_thumbnail(slide) is first
+    assert not first.flags.writeable
+    path.write_bytes(b"another")
+    assert slide_thumbnail(slide)[0, 0, 0] == 2
+    path.unlink()
+    made.append(3)
+    assert slide_thumbnail(slide)[0, 0, 0] == 3

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-
 from trident import exit_codes
+from trident.commands.options import OptionParser
 from trident.commands.table import FORMATS, Row, show
 
 
 def run(arguments: list[str]) -> int:
     """Print the patch and slide encoders. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="trident encoders", description=__doc__, allow_abbrev=False)
+    parser = OptionParser(prog="trident encoders", description=__doc__, allow_abbrev=False)
     parser.add_argument("--format", choices=FORMATS, default="table", help="default: table")
     parser.add_argument("--kind", choices=("patch", "slide"), help="only patch encoders, or only slide encoders")
     given = parser.parse_args(arguments)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trident import exit_codes
+from trident.commands.options import OptionParser
 from trident.commands.table import FORMATS, Format, Row, show
 from trident.encoders.models_list import choose_models
 from trident.encoders.weights import LOCAL_CKPTS_ENV, WeightsSource, fetch, locate, sha256_of
@@ -24,7 +24,7 @@ def run(arguments: list[str]) -> int:
     Raises:
         TridentError: an unknown model, or a registry that cannot be read.
     """
-    parser = argparse.ArgumentParser(prog="trident weights", description=__doc__, allow_abbrev=False)
+    parser = OptionParser(prog="trident weights", description=__doc__, allow_abbrev=False)
     actions = parser.add_subparsers(dest="action", required=True, metavar="{list,fetch,check}")
     listing = actions.add_parser("list", help="every model with its repository, file, and where it lies here")
     fetching = actions.add_parser("fetch", help="put weights into a folder that can be copied to another machine")

@@ -1,0 +1,219 @@
+"""Each check of the doctor, on what is well and on what is really broken."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+from trident.doctor import machine, models, packages, reading, services
+from trident.doctor.check import ChildError, Verdict, ask_child
+
+
+def _verdicts(findings: list[Any]) -> dict[str, str]:
+    return {finding.name: finding.verdict.value for finding in findings}
+
+
+# Children
+
+
+def test_a_child_answers_in_json() -> None:
+    assert ask_child("import json, sys; print('noise'); print(json.dumps(sys.argv[1:]))", "a", Path("b")) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("import os; os.abort()", "crashes with signal 6"),
+        ("import no_such_library", "No module named 'no_such_library'"),
+        ("pass", "exit code 0"),
+        ("import time; time.sleep(60)", "no answer within 1 s"),
+    ],
+)
+def test_a_child_that_breaks_says_how(code: str, says: str) -> None:
+    with pytest.raises(ChildError, match=says):
+        ask_child(code, timeout_s=1 if "sleep" in code else 30)
+
+
+# Packages
+
+
+def test_this_interpreter_is_well() -> None:
+    assert packages.interpreter()[0].verdict is Verdict.PASS
+
+
+def test_another_version_than_the_tested_one_is_a_warning(tmp_path: Path) -> None:
+    pins = tmp_path / "constraints.txt"
+    pins.write_text("# tested\nnumpy==1.0.0  # old\nh5py==0.1 ; python_version < '3'\n")
+    found = {finding.name: finding for finding in packages.packages("base", pins)}
+    assert found["package numpy"].verdict is Verdict.WARN
+    assert "tested with 1.0.0" in found["package numpy"].detail
+    assert found["package numpy"].remedy == "pip install 'numpy==1.0.0'"
+    assert "package h5py" not in found  # that pin is for another Python
+    assert found["packages"].verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(
+    ("requirement", "extra", "verdict", "says"),
+    [
+        ("numpy>=1", "", None, ""),
+        ("numpy>=999", "", Verdict.FAIL, "outside the range >=999"),
+        ("no-such-package>=1", "", Verdict.FAIL, "not installed"),
+        ("no-such-package>=1", "czi", Verdict.WARN, "needed for czi"),
+    ],
+)
+def test_a_package_is_there_in_range_or_told(requirement: str, extra: str, verdict: Verdict | None, says: str) -> None:
+    finding = packages._one(Requirement(requirement), extra, None)
+    assert (finding.verdict if finding else None) is verdict
+    assert finding is None or says in finding.detail
+    assert finding is None or finding.remedy
+
+
+def test_without_a_checkout_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
+    assert "no constraints.txt" in packages.packages("base", tmp_path / "none.txt")[0].detail
+
+
+# Reading
+
+
+def test_openslide_and_cucim_read_a_drawn_slide() -> None:
+    verdicts = _verdicts(reading.readers("base"))
+    assert verdicts["OpenSlide"] == "pass"
+    assert verdicts["cuCIM"] in ("pass", "warn")
+
+
+def test_a_library_that_breaks_is_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("cucim", "openslide"):
+        (tmp_path / f"{name}.py").write_text("import os; os.abort()")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).resolve().parents[2]}")
+    found = {finding.name: finding for finding in reading.readers("base")}
+    assert found["OpenSlide"].verdict is Verdict.FAIL
+    assert "crashes with signal 6" in found["OpenSlide"].detail
+    assert found["OpenSlide"].remedy
+
+
+# The machine
+
+
+@pytest.mark.parametrize(
+    ("driver", "torch", "verdict", "says"),
+    [
+        (None, ["2.0", "13.0", []], Verdict.WARN, "no NVIDIA driver"),
+        ("580.65.06", ["2.0", "13.0", ["NVIDIA H100"]], Verdict.PASS, "NVIDIA H100.*driver 580.65.06"),
+        ("470.1", ["2.0", "13.0", []], Verdict.FAIL, "cannot use it"),
+        ("580.1", ["2.0", None, []], Verdict.FAIL, "cannot use it"),
+    ],
+)
+def test_driver_and_torch_together(
+    driver: str | None, torch: list[Any], verdict: Verdict, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "ask_child", lambda code: torch)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if driver is not None:
+        (tmp_path / "version").write_text(f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {driver}  Tue\n")
+    (finding,) = machine.gpus(tmp_path)
+    assert finding.verdict is verdict
+    assert re.search(says, finding.detail)
+
+
+def test_hidden_gpus_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.1  Tue\n")
+    monkeypatch.setattr(machine, "ask_child", lambda code: ["2.0", "13.0", []])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert machine.gpus(tmp_path)[0].remedy == "unset CUDA_VISIBLE_DEVICES"
+
+
+def test_torch_computes_here_or_says_why_not(tmp_path: Path) -> None:
+    assert machine.gpus(tmp_path / "no driver")[0].verdict in (Verdict.WARN, Verdict.PASS)
+
+
+def test_folders_that_are_to_come_are_asked_of_their_parents(tmp_path: Path) -> None:
+    verdicts = _verdicts(machine.folders(tmp_path / "to" / "come", tmp_path))
+    assert verdicts["job directory"] in ("pass", "warn")  # a warning where less than 10 GB are free
+    assert not (tmp_path / "to").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_fails(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    found = machine.folders(Path("/proc/job"), None)
+    assert _verdicts(found)["job directory"] == "fail"
+
+
+def test_a_runtime_folder_that_others_could_write_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "trident").mkdir()
+    (tmp_path / "trident").chmod(0o777)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert _verdicts(machine.folders(None, None))["runtime folder"] == "fail"
+
+
+# Services
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("url", "verdict"),
+    [(None, Verdict.PASS), ("http://127.0.0.1:1", Verdict.FAIL), ("nonsense", Verdict.FAIL)],
+)
+def test_a_luigid_that_is_named_must_answer(url: str | None, verdict: Verdict) -> None:
+    assert services.luigid(url)[0].verdict is verdict
+
+
+def test_a_real_luigid_answers(start_program: Callable[..., subprocess.Popen[str]]) -> None:
+    port = _free_port()
+    process = start_program("luigid", "--address", "127.0.0.1", "--port", port)
+    try:
+        deadline = time.monotonic() + 30
+        while services.luigid(f"http://127.0.0.1:{port}")[0].verdict is not Verdict.PASS:
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(("needed", "verdict"), [(False, Verdict.PASS), (True, Verdict.WARN)])
+def test_an_engine_that_is_not_there(
+    needed: bool, verdict: Verdict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
+    (finding,) = services.docker(needed=needed)
+    assert finding.verdict is verdict
+
+
+# Weights
+
+
+def test_weights_that_are_here_are_named_with_their_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = tmp_path / "uni.bin"
+    weights.write_bytes(b"weights")
+    registry = tmp_path / "local.json"
+    registry.write_text(f'{{"patch": {{"uni_v1": "{weights}"}}}}')
+    monkeypatch.setenv("TRIDENT_LOCAL_CKPTS", str(registry))
+    found = {finding.name: finding for finding in models.weights("patch-encoders")}
+    assert hashlib.sha256(b"weights").hexdigest()[:16] in found["weights patch/uni_v1"].detail
+    assert found["weights patch/uni_v1"].verdict is Verdict.PASS
+    weights.unlink()
+    found = {finding.name: finding for finding in models.weights("patch-encoders")}
+    assert found["weights patch/uni_v1"].verdict is Verdict.FAIL
+
+
+def test_access_to_gated_weights_needs_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    found = models.hub("patch-encoders", check_gated=True)
+    assert _verdicts(found) == {"hub token": "pass", "gated weights": "warn"}
+    assert "hf_secret" not in str(found)

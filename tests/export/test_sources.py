@@ -1,0 +1,107 @@
+"""Which features are meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trident.errors import SettingsError, StoreError
+from trident.export.sources import choose_features, choose_grid
+
+TWO = np.ones((2, 3))
+
+
+@pytest.fixture
+def job(tmp_path: Path, put_features: Callable[..., Path]) -> Path:
+    """Two encoders on one grid, one of them on a second grid too."""
+    put_features(tmp_path, "slide-a", TWO)
+    put_features(tmp_path, "slide-b", TWO)
+    put_features(tmp_path, "slide-a", TWO, encoder="timm/resnet18")
+    put_features(tmp_path, "slide-b", TWO, grid="10x_128px_0px_overlap")
+    (tmp_path / "20x_128px_0px_overlap" / "features_begun").mkdir()
+    (tmp_path / "20x_128px_0px_overlap" / "features_begun" / ".a.tmp.h5").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "grid", "encoder", "slides"),
+    [
+        ({"grid": "10x_128px_0px_overlap"}, "10x_128px_0px_overlap", "enc", ["slide-b"]),
+        ({"encoder": "timm/resnet18"}, "20x_128px_0px_overlap", "timm_resnet18", ["slide-a"]),
+        ({"encoder": "timm_resnet18"}, "20x_128px_0px_overlap", "timm_resnet18", ["slide-a"]),
+        ({"grid": "20x_128px_0px_overlap", "encoder": "enc"}, "20x_128px_0px_overlap", "enc", ["slide-a", "slide-b"]),
+    ],
+)
+def test_the_only_fitting_one_is_chosen(
+    job: Path, options: dict[str, Any], grid: str, encoder: str, slides: list[str]
+) -> None:
+    found = choose_features(job, "patch", **options)
+    assert (found.grid, found.encoder, found.slides()) == (grid, encoder, slides)
+    assert found.file(slides[0]).is_file()
+
+
+def test_an_absolute_grid(job: Path, tmp_path: Path, put_features: Callable[..., Path]) -> None:
+    elsewhere = tmp_path / "else" / "where"
+    put_features(tmp_path, "slide-c", TWO, grid=str(elsewhere))
+    assert choose_features(job, "patch", grid=str(elsewhere)).slides() == ["slide-c"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "error", "message"),
+    [
+        ("patch", {}, SettingsError, "--grid 10x_128px_0px_overlap --patch_encoder enc; --grid 20x_128px_0px_overlap"),
+        ("patch", {"encoder": "enc"}, SettingsError, "several patch features"),
+        ("patch", {"encoder": "../enc"}, StoreError, "no patch features of ../enc (there: --grid 10x"),
+        ("patch", {"grid": "nowhere"}, StoreError, "on grid nowhere"),
+        ("slide", {}, StoreError, "no slide features (there: none)"),
+    ],
+)
+def test_what_cannot_be_chosen(
+    job: Path, kind: Any, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error) as caught:
+        choose_features(job, kind, **options)
+    assert message in str(caught.value)
+    assert "begun" not in str(caught.value)
+
+
+def test_no_job_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "none", tmp_path / "file"):
+        with pytest.raises(StoreError, match="no such job directory"):
+            choose_features(path, "patch")
+        with pytest.raises(StoreError, match="no such job directory"):
+            choose_grid(path, None, "a")
+
+
+@pytest.mark.parametrize("asked", ["slide-a", "slide-a.svs", "/some/where/slide-a.svs", "slide-a.ome.tif"])
+def test_a_slide_is_named_by_its_name_or_file(job: Path, asked: str) -> None:
+    assert choose_features(job, "patch", encoder="timm/resnet18").slide(asked) == "slide-a"
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [
+        ("slide-c", "did you mean slide-a"),
+        ("entirely else", "without `.h5`"),
+        ("", "without `.h5`"),
+        ("../features_enc/slide-b", "did you mean"),
+    ],
+)
+def test_no_such_slide(job: Path, asked: str, hint: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        choose_features(job, "patch", encoder="timm/resnet18").slide(asked)
+    assert hint in str(caught.value)
+
+
+def test_grids_by_coordinates(job: Path) -> None:
+    assert choose_grid(job, None, "slide-a") == "20x_128px_0px_overlap"
+    assert choose_grid(job, "10x_128px_0px_overlap", "slide-b") == "10x_128px_0px_overlap"
+    with pytest.raises(SettingsError, match="several grids have slide 'slide-b'"):
+        choose_grid(job, None, "slide-b")
+    with pytest.raises(StoreError, match="no coordinates of a slide 'c' on any grid"):
+        choose_grid(job, None, "c")

@@ -1,0 +1,1 @@
+"""Features and embeddings in the formats of other tools."""
