@@ -68,7 +68,13 @@ format: setup ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 
 test: setup ## Run the test suite (ARGS="-k grid" narrows it)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+docs: setup ## Build the documentation into site/ (open site/index.html)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+containers-test: setup ## Run stages in containers of an engine of our own (root, Linux; SMALL=1: builds no image)
+	scripts/docker_engine.sh test $(if $(SMALL),small)
 
 demo: setup demo/slides/demo.svs ## Draw a synthetic H&E slide, run the whole pipeline on it, show the counts
 	$(LUIGI) RunCohort --local-scheduler --task all --wsi-dir demo/slides --job-dir demo/job \
@@ -82,8 +88,14 @@ demo/slides/demo.svs: | $(STAMP)
 bench: setup ## Time our reading against the plain way (ARGS="--slide x.svs --json out.json")
 	$(BIN)/python benchmarks/bench_reading.py $(ARGS)
 
-clean: ## Remove the demonstration and tool caches; .venv/ stays
-	rm -rf demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+bench-graph: setup ## Time the task graph: done slides recognised, overhead a task (ARGS="--stat-delay-ms 5")
+	$(BIN)/python scripts/bench_graph.py $(ARGS)
+
+chaos: setup ## Kill parts of runs at random moments, 200 times, and compare (ARGS="--kills 20 --seed 7")
+	$(BIN)/python scripts/chaos.py $(ARGS)
+
+clean: ## Remove the demonstration, the built pages and tool caches; .venv/ stays
+	rm -rf demo site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # One target a common configuration: the encoder at the magnification and patch size that it was made for.
 RUNS := uni uni2 conch conch15 virchow virchow2 gigapath hoptimus0 hoptimus1 phikon2 resnet50 stain-stats \
@@ -117,4 +129,4 @@ wsi-dir-given:
 	  echo '  make $(firstword $(MAKECMDGOALS)) WSI_DIR=/data/slides JOB_DIR=/data/job GPUS="0 1"' >&2; exit 2; \
 	fi
 
-.PHONY: help setup lint format test demo bench clean wsi-dir-given $(RUNS)
+.PHONY: help setup lint format test containers-test docs demo bench bench-graph clean wsi-dir-given $(RUNS)

@@ -1,0 +1,122 @@
+"""`scripts/fleet.sh` on two hosts that share a folder and one luigid, one of which dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trident.store.lock_holder import read_lock
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = (
+    *("--task", "all", "--segmenter", "otsu", "--patch-size", "128", "--gpus=-1", "--skip-errors"),
+    *("--patch-encoder", "stain-stats"),
+)
+
+
+@pytest.fixture
+def fleet(hosts: Any, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Function (*options): starts a fleet over the two hosts."""
+    if not (ROOT / ".venv" / "bin" / "luigi").exists():
+        pytest.skip("scripts/fleet.sh runs the project's own .venv, which `make setup` makes")
+    listed = tmp_path / "hosts.txt"
+    listed.write_text("# two hosts\n" + "\n\n".join(hosts.names) + "\n")
+
+    def start(*options: object) -> subprocess.Popen[str]:
+        command = [str(ROOT / "scripts" / "fleet.sh"), str(listed), hosts.address, "--", *map(str, options)]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TRIDENT_")}
+        run = subprocess.Popen(
+            command,
+            env={**environment, "FLEET_RSH": str(hosts.rsh), "LOG_DIR": str(tmp_path / "logs"), "LUIGID_PORT": "18082"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        runs.append(run)
+        return run
+
+    runs: list[subprocess.Popen[str]] = []
+    yield start
+    for run in runs:
+        run.terminate()  # it ends its luigid
+        run.communicate()
+
+
+def _attempts(job: Path) -> Counter[tuple[str, str]]:
+    """How often each stage of each slide was completed."""
+    states = [json.loads(path.read_text()) for path in (job / "wsi_states").glob("[!.]*.json")]
+    return Counter(
+        (state["slide"]["name"], key)
+        for state in states
+        for key, task in state["tasks"].items()
+        for attempt in task["attempts"]
+        if attempt["result"] == "completed"
+    )
+
+
+def _lock_holders(job: Path) -> set[str | None]:
+    """Hosts that hold locks at this moment."""
+    holders = [read_lock(path) for path in job.glob("**/*.lock")]
+    return {holder.hostname for holder in holders if holder is not None}
+
+
+def _hosts_of(job: Path) -> set[str]:
+    """Hosts that made some patch features."""
+    import h5py
+
+    found = set()
+    for path in job.glob("*/features_*/*.h5"):
+        with h5py.File(path) as file:
+            found.add(str(json.loads(file.attrs["trident_recipe"])["facts"]["host"]))
+    return found
+
+
+def test_two_hosts_share_a_cohort_and_do_every_stage_once(
+    fleet: Callable[..., subprocess.Popen[str]], hosts: Any, tmp_path: Path, drawn_slides: Callable[..., Path]
+) -> None:
+    slides = drawn_slides(tmp_path / "wsis", *(f"s{number}.svs" for number in range(8)))
+    job = tmp_path / "job"
+    run = fleet("--wsi-dir", slides, "--job-dir", job, *OPTIONS)
+    out, _ = run.communicate(timeout=300)
+    logs = "\n".join(path.read_text() for path in (tmp_path / "logs").iterdir())
+    assert run.returncode == 0, out + logs
+    assert set(_attempts(job).values()) == {1}
+    assert len(_attempts(job)) == 8 * 3
+    assert _hosts_of(job) == set(hosts.names)
+    assert [path for path in job.rglob("*") if path.name.endswith(".lock") or ".tmp" in path.name] == []
+
+
+def test_a_host_that_dies_gives_its_slides_back(
+    fleet: Callable[..., subprocess.Popen[str]], hosts: Any, tmp_path: Path, drawn_slides: Callable[..., Path]
+) -> None:
+    slides = drawn_slides(tmp_path / "wsis", *(f"s{number}.svs" for number in range(6)))
+    job = tmp_path / "job"
+    run = fleet("--wsi-dir", slides, "--job-dir", job, *OPTIONS)
+    dying = hosts.names[0]
+    deadline = time.monotonic() + 120
+    while dying not in _lock_holders(job):
+        assert run.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    hosts.kill(dying)
+    out, _ = run.communicate(timeout=400)
+    logs = "\n".join(path.read_text() for path in (tmp_path / "logs").iterdir())
+    assert f"{dying}: exit code 137" in out
+    assert f"{hosts.names[1]}: exit code 0" in out, logs
+    assert len(_attempts(job)) == 6 * 3
+    assert set(_attempts(job).values()) == {1}
+    assert list(job.rglob("*.lock")) == []
+
+
+@pytest.mark.parametrize("arguments", [(), ("hosts.txt", "127.0.0.1"), ("hosts.txt", "127.0.0.1", "--task", "all")])
+def test_wrong_arguments_show_how_it_is_used(arguments: tuple[str, ...]) -> None:
+    done = subprocess.run([str(ROOT / "scripts" / "fleet.sh"), *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "HOSTS_FILE ADDRESS --" in done.stderr
