@@ -1,4 +1,4 @@
-"""tutorials/: the script runs as it is, in a reduced form, and leaves what it says."""
+"""tutorials/: the scripts run as they are, some in a reduced form, and leave what they say."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from trident.wsi import load_wsi
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "tutorials" / "train_abmil.py"
 
 
-def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
+def _run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        [sys.executable, str(ROOT / "tutorials" / script), *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
@@ -29,7 +29,7 @@ def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_train_abmil(tmp_path: Path) -> None:
-    done = _run("--out", tmp_path, "--slides", 6, "--epochs", 40)
+    done = _run("train_abmil.py", "--out", tmp_path, "--slides", 6, "--epochs", 40)
     assert done.returncode == 0, done.stderr
     shares = {name: float(share) for name, share in re.findall(r"^(\w+) accuracy: ([\d.]+) ", done.stdout, re.M)}
     assert shares.keys() == {"training", "test"}
@@ -52,8 +52,39 @@ def test_train_abmil(tmp_path: Path) -> None:
     assert len(list((tmp_path / "heatmap" / "topk_patches").glob("*.png"))) == 8
 
 
-def test_too_few_slides_are_refused(tmp_path: Path) -> None:
-    done = _run("--out", tmp_path / "out", "--slides", 3)
+def test_cohort_to_embeddings(tmp_path: Path) -> None:
+    done = _run("cohort_to_embeddings.py", "--out", tmp_path, "--patients", 3)
+    assert done.returncode == 0, done.stderr
+    assert "6 slides, 64 numbers each" in done.stdout
+    pairs = dict(re.findall(r"^(\w+) is most like (\w+)$", done.stdout, re.M))
+    assert len(pairs) == 6
+    assert all(name[:-2] == other[:-2] and name != other for name, other in pairs.items())
+    assert "of the same patient: 6 of 6" in done.stdout
+
+
+def test_edit_outlines(tmp_path: Path) -> None:
+    done = _run("edit_outlines.py", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    before, after = map(int, re.findall(r"^first: (\d+) patches before, (\d+) after$", done.stdout, re.M)[0])
+    assert 0 < after < before
+    unchanged = re.findall(r"^second: (\d+) patches before, (\d+) after$", done.stdout, re.M)[0]
+    assert unchanged[0] == unchanged[1]
+    assert "first: redone: coords, patch_features:stain-stats\n" in done.stdout
+    assert "second: redone: nothing\n" in done.stdout
+    assert "first.svs\tcoords\trun\tits input has changed" in done.stdout
+    again = _run("edit_outlines.py", "--out", tmp_path)
+    assert (again.returncode, "exists" in again.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "says"),
+    [
+        ("train_abmil.py", ["--slides", 3], "at least 4 slides"),
+        ("cohort_to_embeddings.py", ["--patients", 1], "at least 2 patients"),
+    ],
+)
+def test_too_small_a_cohort_is_refused(tmp_path: Path, script: str, arguments: list[object], says: str) -> None:
+    done = _run(script, "--out", tmp_path / "out", *arguments)
     assert done.returncode == 2
-    assert "at least 4 slides" in done.stderr
+    assert says in done.stderr
     assert not (tmp_path / "out").exists()
