@@ -272,8 +272,6 @@ def test_an_interrupted_run_is_finished_by_the_next(
     tissue = job / "contours_geojson/a.geojson"
     before = tissue.stat().st_mtime_ns
     assert not (features / "a.h5").exists()
-    if way is signal.SIGKILL:
-        assert (features / "a.h5.lock").exists()
     done = run_program("batch", *arguments)
     assert done.code == OK, done.err
     assert tissue.stat().st_mtime_ns == before

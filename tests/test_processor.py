@@ -28,6 +28,7 @@ from trident.patch_encoder_models import CustomInferenceEncoder
 from trident.processor import Processor
 from trident.segmentation_models import segmentation_model_factory
 from trident.settings import Settings
+from trident.slides import registry
 from trident.stages.base import Condition
 from trident.stages.plan import JobStages
 from trident.store import h5
@@ -274,3 +275,38 @@ def test_a_slide_of_the_callers_own(drawn: Path, tmp_path: Path) -> None:
     job.wsis.append(load_wsi(drawn / "more" / "two.svs.tif", name="extra"))
     with pytest.raises(DiscoveryError, match="named extra"):
         job.run_patching_job(20, 128)
+
+
+def test_slides_are_read_from_copies_where_a_cache_is_given(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+    opener = registry.open_slide
+
+    def watched(path: Path, **options: Any) -> Any:
+        opened.append(Path(path))
+        return opener(path, **options)
+
+    monkeypatch.setattr(registry, "open_slide", watched)
+    job = Processor(tmp_path / "job", drawn, search_nested=True, wsi_cache=tmp_path / "cache", clear_cache=True)
+    (tmp_path / "cache").mkdir(exist_ok=True)
+    (tmp_path / "cache" / "mine.txt").write_text("somebody's own file")
+    job.run_segmentation_job(segmentation_model_factory("otsu"))
+    assert opened
+    # One that is still being copied when its turn comes is read where it lies.
+    assert any(path.is_relative_to(tmp_path / "cache") for path in opened)
+    assert list((tmp_path / "cache").rglob("*.svs")) == []  # gone with the job
+    assert (tmp_path / "cache" / "mine.txt").exists()
+
+
+def test_features_as_tensors(job: Processor) -> None:
+    job.run_segmentation_job(segmentation_model_factory("otsu"))
+    job.run_patching_job(20, 128)
+    encoder = encoder_factory("stain-stats")
+    folder = Path(job.run_patch_feature_extraction_job(GRID, encoder, "cpu", saveas="pt"))
+    for wsi in job.wsis:
+        tensor = torch.load(folder / f"{wsi.name}.pt", weights_only=True)
+        np.testing.assert_array_equal(tensor.numpy(), h5.read_features(folder / f"{wsi.name}.h5").features)
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.pt")}
+    job.run_patch_feature_extraction_job(GRID, encoder, "cpu", saveas="pt")
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*.pt")} == before

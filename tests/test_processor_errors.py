@@ -181,9 +181,9 @@ ERRORS: dict[str, tuple[Callable[[Processor, Path], object], type[TridentError],
         "call run_patching_job first",
     ),
     "saveas of patches": (
-        lambda job, tmp: job.run_patch_feature_extraction_job(GRID, _own_encoder(), "cpu", "pt"),
+        lambda job, tmp: job.run_patch_feature_extraction_job(GRID, _own_encoder(), "cpu", "npz"),
         NotAvailableError,
-        "'pt'",
+        "'npz'",
     ),
     "saveas of slides": (
         lambda job, tmp: job.run_slide_feature_extraction_job(MeanSlideEncoder("mean-own"), GRID, "cpu", "pt"),
@@ -215,10 +215,3 @@ def test_errors(job: Processor, tmp_path: Path, case: str) -> None:
         act(job, tmp_path)
     assert message in str(caught.value)
     assert [file for file in tmp_path.rglob("*.*") if file.suffix in (".h5", ".geojson")] == []
-
-
-def test_cache_is_said_to_be_missing(drawn: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, "trident"):
-        Processor(tmp_path / "job", drawn, wsi_cache=tmp_path / "cache", clear_cache=True)
-    assert "wsi_cache is not available" in caplog.text
-    assert not (tmp_path / "cache").exists()

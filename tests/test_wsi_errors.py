@@ -43,7 +43,7 @@ _NO_MODEL: Any = nn.Identity()
 ERRORS: dict[str, tuple[Callable[[Path, Path], object], type[TridentError], str]] = {
     "unknown reader": (lambda slide, tmp: load_wsi(slide, "opensldie"), SettingsError, "unknown reader type"),
     "other reader": (lambda slide, tmp: ImageWSI(slide, reader_type="cucim"), SettingsError, "ImageWSI reads with"),
-    "reader of later": (lambda slide, tmp: load_wsi(slide, "czi", lazy_init=False), NotAvailableError, "czi reader"),
+    "another format": (lambda slide, tmp: load_wsi(slide, "czi", lazy_init=False), UnreadableSlideError, "CZI file"),
     "missing file": (lambda slide, tmp: load_wsi(tmp / "no.svs").width, UnreadableSlideError, "no.svs"),
     "missing file, now": (lambda slide, tmp: load_wsi(tmp / "no.svs", lazy_init=False), UnreadableSlideError, "no.svs"),
     "wrong mpp": (lambda slide, tmp: load_wsi(slide, mpp=-1).width, MissingMppError, "-1"),

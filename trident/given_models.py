@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trident.errors import NotAvailableError, SettingsError
@@ -79,10 +80,11 @@ def place_artifact_remover(remover: object, device: str | torch.device) -> Neura
     return remover.to(usable_device(device))
 
 
-def check_saveas(saveas: str) -> None:
-    """Raise NotAvailableError unless features are to be saved as HDF5."""
-    if saveas != "h5":
-        raise NotAvailableError(f"features are saved as h5 in this version, not as {saveas!r}; leave saveas out")
+def check_saveas(saveas: str, allowed: Sequence[str] = ("h5",)) -> None:
+    """Raise NotAvailableError unless features can be saved in this format."""
+    if saveas not in allowed:
+        known = " or ".join(allowed)
+        raise NotAvailableError(f"features are saved as {known} here, not as {saveas!r}; leave saveas out")
 
 
 def check_patch_encoder(encoder: object) -> None:

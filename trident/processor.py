@@ -6,20 +6,12 @@ The slides are done one after the other, in this process. Outputs, locks, recipe
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
-from trident.errors import (
-    DiscoveryError,
-    LockHeldError,
-    StageNotRequestedError,
-    TridentError,
-)
+from trident.errors import StoreError
 from trident.given_models import (
     USUAL_SEGMENTATION_MAG,
     check_patch_encoder,
@@ -31,12 +23,13 @@ from trident.given_models import (
 )
 from trident.job import COORDS, PATCH_FEATURES, SEGMENTATION, SLIDE_FEATURES
 from trident.lazy_slide import PathLike
+from trident.slide_by_slide import run_for_each
 from trident.slides.discovery import find_slides
-from trident.stages.base import Stage, StageContext, run_stage
+from trident.stages.base import Stage, StageContext
 from trident.stages.coords import CoordsStage, GridOptions
 from trident.stages.features import PatchFeaturesStage, SlideFeaturesStage, settings_of_model
 from trident.stages.segmentation import SegmentationStage
-from trident.stages.tracking import describe_error, record_failure, record_result, record_start
+from trident.staging.cache import SlideCache
 from trident.store.layout import JobLayout, grid_name
 from trident.wsi import WSI, load_wsi
 
@@ -48,9 +41,10 @@ if TYPE_CHECKING:
     from trident.segmentation.base import Segmenter
     from trident.segmentation.neural import NeuralSegmenter
 
-logger = logging.getLogger(__name__)
 
 _MEAN = "mean-"
+_CACHED = 32
+"""Slides kept in the local cache at once; the default of `--cache_batch_size` too."""
 
 
 class Processor:
@@ -79,8 +73,8 @@ class Processor:
             job_dir: directory of all outputs.
             wsi_source: folder of slides.
             wsi_ext: extensions to look for; all known ones by default.
-            wsi_cache: not available in this version: slides are read where they are.
-            clear_cache: for compatibility.
+            wsi_cache: folder on fast storage for copies of slides, made ahead; at most 32 at once.
+            clear_cache: for compatibility: a job leaves no copies behind.
             skip_errors: log a slide that fails, record it, and go on with the others.
             custom_mpp_keys: further metadata keys that may hold µm/px.
             custom_list_of_wsis: CSV with a column `wsi` (path relative to `wsi_source`) and, optionally, `mpp`.
@@ -92,8 +86,7 @@ class Processor:
             DiscoveryError: no such folder, no slide, a bad CSV, or two slides with one name.
             SettingsError: an unknown reader.
         """
-        if wsi_cache is not None:
-            logger.warning("wsi_cache is not available in this version: slides are read where they are")
+        self._cache = None if wsi_cache is None else SlideCache(Path(wsi_cache).expanduser().absolute(), _CACHED)
         if isinstance(wsi_ext, str):  # a text is a sequence too, of letters
             wsi_ext = [wsi_ext]
         self.job_dir = str(Path(job_dir).expanduser().absolute())
@@ -169,22 +162,26 @@ class Processor:
 
     def run_patching_job(  # noqa: PLR0917 - TRIDENT's order
         self,
-        target_magnification: float,
+        target_magnification: float | None,
         patch_size: int,
         overlap: int = 0,
         saveto: PathLike | None = None,
         visualize: bool = True,
         min_tissue_proportion: float = 0.0,
+        *,
+        target_mpp: float | None = None,
     ) -> str:
         """Cut the tissue of every slide into patches.
 
         Args:
-            target_magnification: of the patches; may be fractional.
+            target_magnification: of the patches; may be fractional. None where `target_mpp` is given.
             patch_size: side in pixels at that magnification.
             overlap: of neighbouring patches, in pixels at that magnification.
-            saveto: grid directory, relative to the job directory; `<mag>x_<size>px_<overlap>px_overlap` by default.
+            saveto: grid directory, relative to the job directory; `<mag>x_<size>px_<overlap>px_overlap` by default, or
+                `<µm/px>mpp_<size>px_<overlap>px_overlap`.
             visualize: draw the patches on the thumbnails.
             min_tissue_proportion: least share of tissue, 0 to 1, of a patch; 0 keeps what touches tissue.
+            target_mpp: µm/px of the patches instead of `target_magnification`, related to each slide's true µm/px.
 
         Returns:
             The grid directory.
@@ -193,8 +190,10 @@ class Processor:
             StageNotRequestedError: a slide's tissue has not been looked for.
             TridentError: whatever else is wrong with the first slide that fails, unless errors are skipped.
         """
-        grid = GridOptions(target_magnification, patch_size, overlap, min_tissue_proportion)
-        layout = self._layout(grid_name(target_magnification, patch_size, overlap) if saveto is None else saveto)
+        grid = GridOptions(target_magnification, patch_size, overlap, min_tissue_proportion, target_mpp)
+        if saveto is None:
+            saveto = grid_name(target_magnification, patch_size, overlap, target_mpp=target_mpp)
+        layout = self._layout(saveto)
         context = self._context(layout, COORDS)
 
         def stage_of(wsi: WSI) -> Stage:
@@ -219,7 +218,8 @@ class Processor:
             coords_dir: grid directory, relative to the job directory or absolute; TRIDENT's and CLAM's will do.
             patch_encoder: from `trident.patch_encoder_models.encoder_factory`, or a `CustomInferenceEncoder`.
             device: `cpu`, `cuda`, `cuda:1`; the CPU, with a warning, where there is no GPU.
-            saveas: `h5` is what this version has.
+            saveas: `h5`, or `pt`: a tensor, float32 (N, D), for `torch.load` beside each HDF5 file, from which it is
+                made and which later stages need.
             batch_limit: patches encoded at once; halved as often as it takes where the device's memory runs out.
             saveto: folder of the features, relative to the job directory; `<grid>/features_<encoder>` by default.
 
@@ -232,7 +232,7 @@ class Processor:
             StageNotRequestedError: a slide has no coordinates.
             TridentError: whatever else is wrong with the first slide that fails, unless errors are skipped.
         """
-        check_saveas(saveas)
+        check_saveas(saveas, ("h5", "pt"))
         check_patch_encoder(patch_encoder)
         layout = self._layout(coords_dir)
         context = self._context(layout, PATCH_FEATURES, device=usable_device(device))
@@ -251,6 +251,8 @@ class Processor:
             )
 
         self._run(f"patch features ({patch_encoder.enc_name})", stage_of, needs="run_patching_job")
+        if saveas == "pt":
+            self._save_tensors(folder, patch_encoder.enc_name)
         return str(folder)
 
     def run_slide_feature_extraction_job(  # noqa: PLR0917 - TRIDENT's order
@@ -317,13 +319,28 @@ class Processor:
             )
 
         self._run(f"patch features ({patch_encoder_name})", patch_features_of, needs="run_patching_job")
-        self._run(f"slide features ({slide_encoder.enc_name})", stage_of, needs="run_patch_feature_extraction_job")
+        self._run(
+            f"slide features ({slide_encoder.enc_name})",
+            stage_of,
+            needs="run_patch_feature_extraction_job",
+            reads_slides=False,
+        )
         return str(folder)
 
     def release(self) -> None:
         """Close every slide that is open."""
         for wsi in self.wsis:
             wsi.release()
+
+    def _save_tensors(self, folder: Path, encoder: str) -> None:
+        """Write `<slide>.pt` beside every features file of these slides, unless it is there and up to date."""
+        from trident.export.slides import export_slides
+
+        files = [(wsi.name, folder / f"{wsi.name}.h5") for wsi in self.wsis]
+        there = [(name, path) for name, path in files if path.exists()]
+        problems = export_slides(there, folder, "pt", encoder=encoder).problems
+        if problems and not self.skip_errors:
+            raise StoreError(problems[0])
 
     def _layout(self, grid: PathLike) -> JobLayout:
         return JobLayout(Path(self.job_dir), str(Path(grid).expanduser()))
@@ -336,6 +353,7 @@ class Processor:
             custom_mpp_keys=self.custom_mpp_keys,
             device=device,
             max_workers=self.max_workers,
+            cache=self._cache,
         )
 
     def _run(
@@ -345,39 +363,10 @@ class Processor:
         done: Callable[[WSI, Stage], None] | None = None,
         *,
         needs: str | None = None,
+        reads_slides: bool = True,
     ) -> None:
-        """Run one stage for every slide.
-
-        Args:
-            label: on the progress bar, which shows on a terminal only.
-            stage_of: the stage of a slide.
-            done: called after a stage that ended well.
-            needs: the method that makes what the stage is made from.
-        """
-        _require_distinct_names(self.wsis)
-        for wsi in tqdm(list(self.wsis), desc=label, unit="slide", disable=None):
-            stage = stage_of(wsi)
-            try:
-                if stage.needs is not None and not stage.needs.output.exists():
-                    raise StageNotRequestedError(
-                        f"{wsi.slide_path}: {stage.needs.output} is missing; call {needs} first"
-                    )
-                record = partial(record_result, stage)
-                result = run_stage(stage, on_start=partial(record_start, stage), on_end=record)
-            except LockHeldError as error:  # another run is at it: no failure of this slide
-                logger.warning("%s: %s is left to another run: %s", wsi.name, stage.label, error)
-                continue
-            except BaseException as error:
-                record_failure(stage, error)
-                if not (self.skip_errors and isinstance(error, Exception)):
-                    raise
-                unforeseen = not isinstance(error, TridentError)
-                logger.error("%s: %s failed: %s", wsi.name, stage.label, describe_error(error), exc_info=unforeseen)
-                continue
-            if result.skipped:
-                record(result)
-            if done is not None:
-                done(wsi, stage)
+        cache = self._cache if reads_slides else None
+        run_for_each(self.wsis, label, stage_of, done, needs=needs, cache=cache, skip_errors=self.skip_errors)
 
 
 def _patch_encoder_for(slide_encoder: str) -> str:
@@ -387,15 +376,3 @@ def _patch_encoder_for(slide_encoder: str) -> str:
     if slide_encoder not in slide_to_patch_encoder_name and slide_encoder.startswith(_MEAN):
         return slide_encoder.removeprefix(_MEAN)
     return required_patch_encoder(slide_encoder)
-
-
-def _require_distinct_names(wsis: Sequence[WSI]) -> None:
-    """The folder's slides are checked when they are found, but callers may add their own to the list."""
-    seen: dict[str, WSI] = {}
-    for wsi in wsis:
-        other = seen.setdefault(wsi.name, wsi)
-        if other is not wsi:
-            raise DiscoveryError(
-                f"{other.slide_path} and {wsi.slide_path} would write the same outputs, named {wsi.name}; give one of "
-                "them another name"
-            )

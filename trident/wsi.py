@@ -106,20 +106,23 @@ class WSI(LazySlide):
 
     def extract_tissue_coords(
         self,
-        target_mag: float,
+        target_mag: float | None,
         patch_size: int,
         save_coords: PathLike,
         overlap: int = 0,
         min_tissue_proportion: float = 0.0,
+        *,
+        target_mpp: float | None = None,
     ) -> str:
         """Cut the tissue of `tissue_seg_path` into patches and write their corners.
 
         Args:
-            target_mag: magnification of the patches; may be fractional.
+            target_mag: magnification of the patches; may be fractional. None where `target_mpp` is given.
             patch_size: side of a patch in pixels at that magnification.
             save_coords: the grid directory.
             overlap: of neighbouring patches, in pixels at that magnification.
             min_tissue_proportion: least share of tissue, 0 to 1, of a patch; 0 keeps what touches tissue.
+            target_mpp: µm/px of the patches instead of `target_mag`, related to the slide's true µm/px.
 
         Returns:
             `<save_coords>/patches/<name>_patches.h5`.
@@ -135,7 +138,7 @@ class WSI(LazySlide):
             context,
             self.source,
             tissue=SegmentationStage.given(context, self.source, tissue_file),
-            grid=GridOptions(target_mag, patch_size, overlap, min_tissue_proportion),
+            grid=GridOptions(target_mag, patch_size, overlap, min_tissue_proportion, target_mpp),
             picture=False,
         )
         return _make(stage)
