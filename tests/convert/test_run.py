@@ -162,6 +162,14 @@ def test_a_request_survives_its_way(inputs: Path, options: Any, drawn_slides: An
     assert copy.context.overwrite_run == "run"
 
 
+def _bytes(path: Path) -> int:
+    """Of a file that may be gone; the lock, too, is first written under a temporary name, and is small."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 @pytest.fixture
 def working(inputs: Path, options: Any) -> Any:
     """A process in the middle of a conversion, and its stage."""
@@ -180,8 +188,7 @@ def working(inputs: Path, options: Any) -> Any:
     process.stdin.write(request(stage) + "\n")
     process.stdin.flush()
     deadline = time.monotonic() + 60
-    # Both: the lock is written under a temporary name too.
-    while not (lock_path(stage.output).exists() and list(stage.output.parent.glob(".a.*.tmp.tiff"))):
+    while not any(_bytes(path) > 100_000 for path in stage.output.parent.glob(".a.*.tmp.tiff")):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.002)

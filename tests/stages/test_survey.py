@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from trident.job import Job, create_job
 from trident.settings import load_settings
 from trident.stages import survey as survey_module
-from trident.stages.base import Condition, H5Stage, StageResult, Status, run_stage
+from trident.stages.base import Condition, StageResult, Status, run_stage
+from trident.stages.h5_stage import H5Stage
 from trident.stages.plan import JobStages
 from trident.stages.segmentation import SegmentationStage
 from trident.stages.survey import Survey

@@ -294,21 +294,6 @@ class Stage(ABC):
         return open_staged(self.source.path, self.context.cache, opened)
 
 
-class H5Stage(Stage):
-    """A stage whose output is one of the HDF5 files of `trident.store.h5`."""
-
-    def read_recipe(self) -> Recipe | None:
-        from trident.store import h5
-
-        return h5.read_recipe(self.output)
-
-    def content_digest(self) -> str:
-        """That of the whole file, for outputs that no other stage is made from; others know better."""
-        from trident.store import digests
-
-        return digests.sha256_of(self.output)
-
-
 def slide_meta(slide: Slide) -> dict[str, Any]:
     """The `meta` block of a state file."""
     return {

@@ -10,7 +10,8 @@ from trident.errors import SettingsError
 from trident.job import COORDS
 from trident.slides.base import Slide
 from trident.slides.discovery import SlideSource
-from trident.stages.base import H5Stage, Progress, StageContext, StageResult, slide_meta
+from trident.stages.base import Progress, StageContext, StageResult, slide_meta
+from trident.stages.h5_stage import H5Stage
 from trident.stages.segmentation import SegmentationStage
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from trident.job import PATCH_FEATURES, SLIDE_FEATURES
 from trident.slides.discovery import SlideSource
-from trident.stages.base import H5Stage, Progress, StageContext, StageResult
+from trident.stages.base import Progress, StageContext, StageResult
 from trident.stages.coords import CoordsStage
+from trident.stages.h5_stage import H5Stage
 
 if TYPE_CHECKING:
     from trident.encoders.patch.base import PatchEncoder

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from trident.errors import StageNotRequestedError, StoreError
 from trident.slides.discovery import SlideSource
-from trident.stages.base import H5Stage, Progress, StageContext, StageResult
+from trident.stages.base import Progress, StageContext, StageResult
+from trident.stages.h5_stage import H5Stage
 
 if TYPE_CHECKING:
     from trident.encoders.slide.base import SlideEncoder
