@@ -171,12 +171,13 @@ def test_the_socket_of_an_executor_is_its_users_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o755, 0o770, 0o702])
 def test_a_folder_for_sockets_that_others_reach_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+    runtime_folder: Path, monkeypatch: pytest.MonkeyPatch, mode: int
 ) -> None:
     from trident.errors import ExecutorError
     from trident.executors.runtime_dir import runtime_dir
 
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime_folder))
+    assert runtime_dir().is_relative_to(runtime_folder)
     assert stat.S_IMODE(runtime_dir().stat().st_mode) == 0o700
     runtime_dir().chmod(mode)
     with pytest.raises(ExecutorError, match="others could write here"):

@@ -61,7 +61,8 @@ class LazySlide:
         self.slide_path = os.fspath(slide_path)
         self.reader_type = self._checked_reader(reader_type)
         self.ext = slide_extension(self.slide_path)
-        self.name = slide_name(self.slide_path) if name is None else _checked_name(name, self.ext)
+        own_name = slide_name(self.slide_path, is_folder=Path(self.slide_path).is_dir())
+        self.name = own_name if name is None else _checked_name(name, self.ext)
         self.rel_path = Path(self.slide_path).name
         """Path relative to the folder of slides, for the state file; the file name where there is no such folder."""
         self.tissue_seg_path = None if tissue_seg_path is None else os.fspath(tissue_seg_path)

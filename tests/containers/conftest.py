@@ -72,9 +72,8 @@ def _small_image(client: Any, base: str) -> str:
 
 
 @pytest.fixture
-def start_run(engine: Engine, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+def start_run(engine: Engine, tmp_path: Path, runtime_folder: Path) -> Callable[..., subprocess.Popen[str]]:
     """Function (job, *arguments, executor, image): starts a run over the slides in `wsis` on one CPU lane."""
-    (tmp_path / "run").mkdir(mode=0o700)
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("TRIDENT_", "LUIGI_"))}
 
     def start(
@@ -92,7 +91,7 @@ def start_run(engine: Engine, tmp_path: Path) -> Callable[..., subprocess.Popen[
                 **clean,
                 "PYTHONPATH": str(ROOT),
                 "DOCKER_HOST": engine.host,
-                "XDG_RUNTIME_DIR": str(tmp_path / "run"),
+                "XDG_RUNTIME_DIR": str(runtime_folder),
                 "LIBRARIES": os.pathsep.join(map(str, engine.libraries)),
             },
             stdout=subprocess.DEVNULL,

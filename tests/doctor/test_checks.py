@@ -148,10 +148,10 @@ def test_a_folder_that_cannot_be_written_fails(tmp_path: Path) -> None:
     assert _verdicts(found)["job directory"] == "fail"
 
 
-def test_a_runtime_folder_that_others_could_write_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "trident").mkdir()
-    (tmp_path / "trident").chmod(0o777)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+def test_a_runtime_folder_that_others_could_write_fails(runtime_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (runtime_folder / "trident").mkdir()
+    (runtime_folder / "trident").chmod(0o777)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime_folder))
     assert _verdicts(machine.folders(None, None))["runtime folder"] == "fail"
 
 

@@ -26,8 +26,8 @@ MAX_DECODED_BYTES = 1 << 31
 """An image of more than 2 GiB as 8-bit RGB (715 megapixels) is refused: a slide that large needs a pyramid."""
 
 _EIGHT_BIT_MODES = ("RGB", "RGBA", "RGBX", "L", "LA", "La", "P", "PA", "1", "CMYK", "YCbCr", "RGBa")
-_READ_ERRORS = (OSError, ValueError, SyntaxError, EOFError)
-"""What Pillow raises on damaged files; its PNG reader uses SyntaxError."""
+_READ_ERRORS = (OSError, ValueError, SyntaxError, EOFError, OverflowError)
+"""What Pillow raises on damaged files; its PNG reader uses SyntaxError, its TIFF reader also OverflowError."""
 
 _THUMBNAIL_AT_ONCE_PX = 1 << 24
 """A larger image is shrunk in bands, since Pillow would copy it whole."""

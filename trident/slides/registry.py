@@ -71,16 +71,16 @@ def slide_name(path: Path | str, *, is_folder: bool = False) -> str:
 
     Args:
         path: the slide.
-        is_folder: whether it is a folder. Then `.zarr` alone is an extension: what follows the dot in the name of a
-            DICOM folder is often a part of an identifier, and all that tells two of them apart.
+        is_folder: whether it is a folder. Then only a slide's extension counts as one: what follows the dot in the
+            name of a DICOM folder is often a part of an identifier, and all that tells two of them apart.
     """
     path = Path(path)
     folder = slide_folder(path)
     if folder is not None and folder != path:
         return "_".join((slide_name(folder), *path.relative_to(folder).parts))
-    if is_folder and folder is None:
-        return path.name
     extension = slide_extension(path.name)
+    if is_folder and folder is None and extension.lower() not in SLIDE_EXTENSIONS:
+        return path.name
     return path.name[: -len(extension)] if extension else path.name
 
 
