@@ -90,7 +90,7 @@ class CohortRun:
         if self._runnable(before):
             self.progress = RunProgress(self._stages_left(before))
             with (
-                slide_cache(self.job, before),
+                slide_cache(self.job, self.stages.context.cache, before),
                 executors(self.job) as pool,
                 followed(self.progress),
                 display(self.progress, self.job.settings),
