@@ -12,6 +12,7 @@ import torch
 from torchvision import transforms
 
 from trident.errors import SettingsError, UnreadableSlideError
+from trident.features.buffers import BufferPool
 from trident.features.patch_batches import PatchBatches, ReadPatch
 from trident.patching.grid import ReadPlan
 from trident.patching.reader import PatchReader
@@ -90,6 +91,31 @@ def test_buffers_are_used_again() -> None:
             seen.add(batch.buffers[0].data_ptr())
             batches.release(batch)
     assert len(seen) <= 3
+
+
+def test_the_next_slide_gets_the_memory_of_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = BufferPool()
+    for module in ("patch_batches", "prepare"):
+        monkeypatch.setattr(f"trident.features.{module}.batch_buffers", pool)
+
+    def memory_of(batches: PatchBatches) -> set[int]:
+        with batches:
+            seen = set()
+            for batch in batches:
+                seen |= {batch.buffers[0].data_ptr(), batches.finish(batches.pixels(batch)).data_ptr()}
+                batches.release(batch)
+        return seen
+
+    first = memory_of(_batches(_numbered, 9, batch_size=3, workers=0))
+    assert memory_of(_batches(_numbered, 9, batch_size=3, workers=0)) == first
+
+
+def test_a_batch_that_was_not_released_is_left_alone() -> None:
+    with _batches(_numbered, 3, batch_size=3, workers=0) as batches:
+        kept = next(iter(batches))
+    before = batches.pixels(kept).clone()
+    _pixels(_batches(_failing(set()), 3, batch_size=3, workers=0))
+    assert torch.equal(batches.pixels(kept), before)
 
 
 def _failing(bad: set[int]) -> ReadPatch:

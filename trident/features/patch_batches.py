@@ -17,6 +17,7 @@ from torch import Tensor
 
 from trident.encoders.patch.transforms import Transform
 from trident.errors import SettingsError, UnreadableSlideError
+from trident.features.buffers import batch_buffers
 from trident.features.preparations import Preparations, Rows
 from trident.features.threads import single_core_threads
 from trident.patching.reader import PatchReader, PatchRegions
@@ -60,6 +61,8 @@ class _Filled:
 
 class PatchBatches:
     """Reads and prepares every patch. Use it as a context manager: leaving it ends the threads, whatever happened.
+
+    The memory of batches that were released is then used for the next slide, and so is what `finish` gave on a CPU.
 
     A patch that does not decode is black, and listed in `unreadable`. An encoder whose transform fails gets no more
     batches (`failure` says why), the others do; where none is left, the batches end.
@@ -122,6 +125,11 @@ class PatchBatches:
     ) -> None:
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
+        if not self._pinned:  # torch keeps page-locked memory by itself
+            batch_buffers.give_back(buffer for buffers in self._free for buffer in buffers)
+        self._free = []
+        if self._preparations is not None:
+            self._preparations.release_memory()
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches in the order of the coordinates. Each must be given back with `release`.
@@ -229,8 +237,9 @@ class PatchBatches:
         return batch
 
     def _new_buffer(self, black: Rows) -> Tensor:
+        shape = (self._batch_size, *black.shape)
         dtype = torch.uint8 if black.dtype == np.uint8 else torch.float32
-        return torch.empty((self._batch_size, *black.shape), dtype=dtype, pin_memory=self._pinned)
+        return torch.empty(shape, dtype=dtype, pin_memory=True) if self._pinned else batch_buffers.take(shape, dtype)
 
     def _rows(self, batch: Batch, first: int) -> list[Rows]:
         """Of one job, by slot."""

@@ -46,6 +46,7 @@ class Preparations:
         self.failures: dict[int, Exception] = {}
         """What went wrong with the transform of an encoder."""
         self.distinct: list[PatchPreparer] = []
+        self._preparers: list[PatchPreparer] = []
         self.finish: list[Callable[[Tensor], Tensor]] = []
         """For each encoder, prepared patches on the device -> its network's input."""
         self.black: list[Rows] = []
@@ -66,7 +67,13 @@ class Preparations:
                 self.finish.append(_unprepared)
                 continue
             self.slots.append(known[key])
+            self._preparers.append(preparer)
             self.finish.append(preparer.finish)
         keep = [slot for slot, preparer in enumerate(self.distinct) if preparer.keeps_regions]
         self.direct: int | None = keep[0] if keep else None
         """A slot that takes regions as they are: they may be read straight into its rows."""
+
+    def release_memory(self) -> None:
+        """See `PatchPreparer.release_memory`."""
+        for preparer in self._preparers:
+            preparer.release_memory()

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from trident.encoders.patch.transforms import Transform
+from trident.features.buffers import batch_buffers
 from trident.features.pixels import crop_centre, normalise, resize, resize_with_pil
 
 Pixels = NDArray[np.uint8]
@@ -49,6 +50,7 @@ class PatchPreparer:
     ) -> None:
         self._transform = transform
         self._buffers = threading.local()
+        self._floats: list[Tensor] = []
         self._to_patch: list[PixelStep] = []
         patch_shape = region_shape
         if patch_size_px is not None and region_shape != (patch_size_px, patch_size_px):
@@ -105,8 +107,15 @@ class PatchPreparer:
         count, height_px, width_px = batch.shape[:3]
         buffer: Tensor | None = getattr(self._buffers, "floats", None)
         if buffer is None or len(buffer) < count or buffer.shape[2:] != (height_px, width_px):
-            buffer = self._buffers.floats = torch.empty((count, 3, height_px, width_px), dtype=torch.float32)
+            buffer = self._buffers.floats = batch_buffers.take((count, 3, height_px, width_px), torch.float32)
+            self._floats.append(buffer)
         return buffer[:count]
+
+    def release_memory(self) -> None:
+        """Let others use the memory of what `finish` gave on a CPU; call it when all threads are done with that."""
+        self._buffers = threading.local()
+        batch_buffers.give_back(self._floats)
+        self._floats = []
 
 
 def _split(transform: Transform) -> tuple[list[Any] | None, Tensor | None, Tensor | None]:
