@@ -32,6 +32,10 @@ class UnreadableSlideError(SlideError):
     """The file cannot be opened as a slide, or a region of it does not decode."""
 
 
+class SlideMemoryError(SlideError):
+    """There is not enough memory to open the slide or to read a part of it. That need not mean that it is damaged."""
+
+
 class MissingMppError(SlideError):
     """The slide's resolution in µm/px is unknown or unusable."""
 

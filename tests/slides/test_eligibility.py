@@ -51,11 +51,14 @@ def test_one_wrong_level_is_enough(tag: str, value: int, words: str, write_slide
     assert words in (reason_against_cucim(path) or "")
 
 
-def test_a_file_with_too_few_tiles(write_slide: Any) -> None:
+@pytest.mark.parametrize(
+    ("length_px", "words"), [(500, "lists 56 tiles where it needs 32"), (2000, "claim what cannot be")]
+)
+def test_a_file_with_too_many_or_too_few_tiles(length_px: int, words: str, write_slide: Any) -> None:
     path = write_slide("a.svs")
     with tifffile.TiffFile(path, mode="r+b") as tiff:
-        tiff.pages[0].tags["ImageLength"].overwrite(2000)
-    assert "lists 56 tiles where it needs 128" in (reason_against_cucim(path) or "")
+        tiff.pages[0].tags["ImageLength"].overwrite(length_px)
+    assert words in (reason_against_cucim(path) or "")
 
 
 def test_other_extensions_are_not_opened(tmp_path: Path) -> None:

@@ -117,17 +117,6 @@ def test_what_opens_but_does_not_decode(scene: np.ndarray, tmp_path: Path) -> No
         ImageSlide(tmp_path / "deep.png")
 
 
-def test_a_number_too_large_for_pillow(scene: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(image: object) -> None:
-        raise OverflowError("signed integer is greater than maximum")
-
-    Image.fromarray(scene).save(tmp_path / "a.tif")
-    slide = ImageSlide(tmp_path / "a.tif")
-    monkeypatch.setattr("trident.slides.image.rgb_pixels", load)
-    with pytest.raises(UnreadableSlideError, match="does not decode"):
-        slide.thumbnail((10, 10))
-
-
 def test_use_after_close_and_wrong_requests(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     slide = ImageSlide(tmp_path / "a.png")

@@ -11,7 +11,7 @@ from trident.demo import draw_demo_slide
 from trident.errors import UnreadableSlideError
 from trident.slides import limits
 from trident.slides.eligibility import reason_against_cucim
-from trident.slides.limits import require_plausible_tiff, require_size
+from trident.slides.limits import lists_are_exact, require_plausible_tiff, require_size
 from trident.slides.registry import open_slide
 
 WIDTH, LENGTH, TILE_WIDTH, TILE_LENGTH, OFFSETS, COUNTS = 256, 257, 322, 323, 324, 325
@@ -57,6 +57,8 @@ def set_tag(path: Path, tag: int, value: int, *, field: str = "value") -> None:
         (TILE_LENGTH, 15, "value", "its tiles claim 128 x 15 px, which no TIFF has"),
         (OFFSETS, 100_000_000, "count", "list of tiles reaches beyond the end"),
         (COUNTS, 1_000_000, "count", "list of tiles reaches beyond the end"),
+        (LENGTH, 768, "value", "it lists 12 tiles where its size needs 24; it is damaged"),
+        (OFFSETS, 11, "count", "it lists 11 tiles where its size needs 12; it is damaged"),
         (COUNTS, (1 << 31) - 1, "first", "one of its tiles claims 2,147,483,647 bytes"),
     ],
 )
@@ -142,6 +144,69 @@ def test_a_level_larger_than_level_0_is_refused(tmp_path: Path, size: tuple[int,
 def test_real_slides_pass(shared_slides: Path) -> None:
     for path in shared_slides.glob("*.svs"):
         require_plausible_tiff(path)
+
+
+@pytest.fixture
+def aperio(tmp_path: Path) -> Path:
+    """A drawn slide: tiled level 0, thumbnail of one strip, tiled level 1."""
+    draw_demo_slide(tmp_path / "a.svs", seed=1, width_px=1024, height_px=768)
+    return tmp_path / "a.svs"
+
+
+def tag_at(path: Path, page: int, tag: int) -> int:
+    """Where the entry of a tag stands."""
+    with tifffile.TiffFile(path) as tiff:
+        return int(tiff.pages[page].tags[tag].offset)  # type: ignore[union-attr]
+
+
+STRIP_OFFSETS, ROWS_PER_STRIP, STRIP_COUNTS, DESCRIPTION = 273, 278, 279, 270
+
+
+@pytest.mark.parametrize("count", [2, 4096, 1 << 20, (1 << 31) - 1, (1 << 32) - 1])
+@pytest.mark.parametrize(
+    ("page", "tag", "named"),
+    [
+        (1, STRIP_OFFSETS, STRIP_OFFSETS),
+        (1, STRIP_COUNTS, STRIP_COUNTS),
+        (1, DESCRIPTION, STRIP_OFFSETS),  # a second list
+        (0, DESCRIPTION, STRIP_OFFSETS),  # strips and tiles
+    ],
+)
+def test_cucim_gets_no_file_whose_lists_are_of_another_length(
+    aperio: Path, page: int, tag: int, named: int, count: int
+) -> None:
+    """cuCIM copies as many numbers as are claimed, from beyond its memory: SIGSEGV, or std::bad_alloc."""
+    assert lists_are_exact(aperio)
+    assert reason_against_cucim(aperio) is None
+    data = bytearray(aperio.read_bytes())
+    struct.pack_into("<HHI", data, tag_at(aperio, page, tag), named, 4, count)
+    aperio.write_bytes(data)
+    assert not lists_are_exact(aperio)
+    assert reason_against_cucim(aperio) is not None
+    with open_slide(aperio, mpp=0.5) as slide:  # in this process, which lives on
+        assert slide.reader_type == "openslide"
+        assert slide.read_region((0, 0), 0, (64, 64)).any()
+
+
+def test_strips_are_counted_by_their_rows_and_planes(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    pixels = np.zeros((3, 100, 50), np.uint8)
+    for planar, rows in (("separate", 7), ("separate", 100), ("contig", 33), ("contig", 200)):
+        image = pixels if planar == "separate" else np.moveaxis(pixels, 0, -1)
+        tifffile.imwrite(path, image, photometric="rgb", planarconfig=planar, rowsperstrip=rows)
+        assert lists_are_exact(path), (planar, rows)
+    set_tag(path, ROWS_PER_STRIP, 50)
+    assert not lists_are_exact(path)
+    set_tag(path, ROWS_PER_STRIP, 0)
+    assert not lists_are_exact(path)
+
+
+def test_tile_lists_that_come_twice_are_both_checked(aperio: Path) -> None:
+    data = bytearray(aperio.read_bytes())
+    struct.pack_into("<HHI", data, tag_at(aperio, 0, DESCRIPTION), OFFSETS, 4, (1 << 31) - 1)
+    aperio.write_bytes(data)
+    with pytest.raises(UnreadableSlideError, match="list of tiles reaches beyond the end"):
+        require_plausible_tiff(aperio)
 
 
 @pytest.mark.parametrize(("compression", "is_eligible"), [(None, True), ("zlib", False)])

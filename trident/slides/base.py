@@ -7,18 +7,27 @@ the level at hand, an image is a uint8 array of shape (height, width, 3), RGB.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trident.errors import MissingMppError
+from trident.slides.memory import shortage_told
 from trident.slides.metadata import magnification_from_mpp
 
 RGBImage = NDArray[np.uint8]
+
+_READING = {
+    "read_region": "read a region of it",
+    "announce_regions": "read its regions",
+    "thumbnail": "make its thumbnail",
+}
+"""Methods of a slide that take memory -> what they do, for a message."""
 
 
 class AnnouncedRegions(Protocol):
@@ -29,7 +38,10 @@ class AnnouncedRegions(Protocol):
 
 
 class Slide(ABC):
-    """One opened whole-slide image; safe to read from several threads at once."""
+    """One opened whole-slide image; safe to read from several threads at once.
+
+    Where memory does not suffice, every reading method of every reader raises `SlideMemoryError`.
+    """
 
     reader_type: ClassVar[str]
 
@@ -48,6 +60,14 @@ class Slide(ABC):
     """Where `mpp_or_none` comes from: a metadata key, or "given" for the user's own value."""
     notes: list[str]
     """What a user should know about how this slide is read (a fallback, a contradiction); kept in its state file."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Have the reader tell a lack of memory as an error of the slide, so that none can forget to."""
+        super().__init_subclass__(**options)
+        for name, action in _READING.items():
+            method = vars(cls).get(name)
+            if method is not None:
+                setattr(cls, name, _telling_shortage(method, action))
 
     @property
     def mpp(self) -> float:
@@ -113,3 +133,12 @@ class Slide(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _telling_shortage(method: Callable[..., Any], action: str) -> Callable[..., Any]:
+    @wraps(method)
+    def telling(slide: Slide, *arguments: Any, **options: Any) -> Any:
+        with shortage_told(slide.path, action):
+            return method(slide, *arguments, **options)
+
+    return telling

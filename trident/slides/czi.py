@@ -108,7 +108,7 @@ class CziSlide(PyramidSlide):
             # Without the pixel type the library takes that of channel 0, which need not be there.
             options = {"plane": self._plane, "pixel_type": self._pixel_type, **options}
             pixels = np.asarray(reader.read(roi=place, zoom=1 / factor, **options))
-        except (MemoryError, RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError) as error:
             raise UnreadableSlideError(
                 self.path, f"{where} does not decode ({one_line(error)}); fetch the file again or leave the slide out"
             ) from error

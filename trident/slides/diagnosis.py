@@ -120,13 +120,13 @@ def _is_tiff(head: bytes) -> bool:
 
 
 def _plain_image_format(path: Path) -> str | None:
-    """The format of an image that Pillow knows, by its header."""
-    from PIL import Image
+    """The format of an image that the `image` reader may open, by its header."""
+    from trident.slides.pillow import BadImageError, opened_image
 
     try:
-        with Image.open(path) as image:
+        with opened_image(path) as image:
             return image.format
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+    except BadImageError:
         return None
 
 

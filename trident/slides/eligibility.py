@@ -19,7 +19,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from trident.errors import UnreadableSlideError
-from trident.slides.limits import require_plausible_tiff
+from trident.slides.limits import lists_are_exact, require_plausible_tiff
 
 logger = logging.getLogger(__name__)
 # A file that does not parse is reported by the reader that opens it, once; tifffile would log an error of its own.
@@ -122,6 +122,8 @@ def tiled_pages(path: Path) -> list[TiledPage]:
             for page in whole:
                 _require_safe_codec(page)
             pages = [_tiled_page(page) for page in whole if page.is_tiled]
+        if not lists_are_exact(path):
+            raise IneligibleError("one of its images lists more or fewer tiles or strips than it consists of")
     except UnreadableSlideError as error:
         raise IneligibleError("its TIFF directories claim what cannot be") from error
     except PARSE_ERRORS as error:

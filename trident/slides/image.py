@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from trident.errors import UnreadableSlideError
+from trident.errors import SlideMemoryError, UnreadableSlideError
 from trident.slides.base import RGBImage, Slide
-from trident.slides.diagnosis import convert_command, one_line, require_file
-from trident.slides.limits import require_size
+from trident.slides.diagnosis import convert_command, require_file
+from trident.slides.limits import require_plausible_tiff, require_size
 from trident.slides.metadata import resolve_resolution
+from trident.slides.pillow import BadImageError, NotAnImageError, OversizedImageError, load_pixels, opened_image
 from trident.slides.registry import slide_name
 from trident.slides.shared_pixels import SharedPixels, rgb_pixels, shared_pixels
 from trident.slides.thumbnail import fitted_size, shrink_in_bands
@@ -26,13 +28,9 @@ MAX_DECODED_BYTES = 1 << 31
 """An image of more than 2 GiB as 8-bit RGB (715 megapixels) is refused: a slide that large needs a pyramid."""
 
 _EIGHT_BIT_MODES = ("RGB", "RGBA", "RGBX", "L", "LA", "La", "P", "PA", "1", "CMYK", "YCbCr", "RGBa")
-_READ_ERRORS = (OSError, ValueError, SyntaxError, EOFError, OverflowError)
-"""What Pillow raises on damaged files; its PNG reader uses SyntaxError, its TIFF reader also OverflowError."""
 
 _THUMBNAIL_AT_ONCE_PX = 1 << 24
 """A larger image is shrunk in bands, since Pillow would copy it whole."""
-
-_limit_lock = threading.Lock()
 
 
 class ImageSlide(Slide):
@@ -68,9 +66,9 @@ class ImageSlide(Slide):
         self.path = Path(path)
         self.name = slide_name(self.path) if name is None else name
         require_file(self.path)
+        require_plausible_tiff(self.path)
         with self._opened() as image:
             self.dimensions = (image.width, image.height)
-            self._check(image)
             self.properties = {
                 "image.format": image.format or "",
                 "image.mode": image.mode,
@@ -122,48 +120,37 @@ class ImageSlide(Slide):
 
     def _decode(self) -> RGBImage:
         with self._opened() as image:
-            self._check(image)
             try:
+                load_pixels(image)
                 return rgb_pixels(image)
             except MemoryError as error:
-                raise UnreadableSlideError(
+                raise SlideMemoryError(
                     self.path,
                     f"its {image.width:,} x {image.height:,} px do not fit into the memory that is left; "
                     "convert it to a pyramidal TIFF, or fetch it again if it is not that large",
                 ) from error
-            except _READ_ERRORS as error:
-                raise UnreadableSlideError(
-                    self.path, f"the image does not decode ({one_line(error)}); fetch it again"
-                ) from error
 
-    def _opened(self) -> Image.Image:
-        """The image with its header read; its pixels are decoded when they are asked for."""
+    @contextmanager
+    def _opened(self) -> Iterator[Image.Image]:
+        """The image with its header read and checked; its pixels are decoded when they are asked for."""
         try:
-            # Pillow's own limit is a setting of the whole process and lower than ours, which `_check` applies.
-            with _limit_lock:
-                before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-                try:
-                    return Image.open(self.path)
-                finally:
-                    Image.MAX_IMAGE_PIXELS = before
-        except UnidentifiedImageError as error:
-            raise UnreadableSlideError(
-                self.path, "it is not an image that Pillow reads, or damaged; fetch it again or use another reader"
-            ) from error
-        except _READ_ERRORS as error:
-            raise UnreadableSlideError(
-                self.path, f"the image does not open ({one_line(error)}); fetch it again"
-            ) from error
-
-    def _check(self, image: Image.Image) -> None:
-        decoded_bytes = image.width * image.height * 3
-        if decoded_bytes > MAX_DECODED_BYTES:
+            with opened_image(self.path, max_px=MAX_DECODED_BYTES // 3) as image:
+                self._check(image)
+                yield image
+        except NotAnImageError as error:
+            raise UnreadableSlideError(self.path, f"{error}; fetch it again or use another reader") from error
+        except OversizedImageError as error:
+            width_px, height_px = error.size
             raise UnreadableSlideError(
                 self.path,
-                f"{image.width} x {image.height} px are {decoded_bytes / 2**30:.1f} GiB decoded, over the limit of "
-                f"{MAX_DECODED_BYTES / 2**30:.0f} GiB for a plain image; make a pyramidal TIFF of it: "
+                f"{width_px} x {height_px} px are {width_px * height_px * 3 / 2**30:.1f} GiB decoded, over the limit "
+                f"of {MAX_DECODED_BYTES / 2**30:.0f} GiB for a plain image; make a pyramidal TIFF of it: "
                 f"`{convert_command(self.path)}`",
-            )
+            ) from error
+        except BadImageError as error:
+            raise UnreadableSlideError(self.path, f"{error}; fetch it again") from error
+
+    def _check(self, image: Image.Image) -> None:
         require_size(self.path, [(image.width, image.height)], size_bytes=self.path.stat().st_size)
         if image.mode not in _EIGHT_BIT_MODES:
             raise UnreadableSlideError(

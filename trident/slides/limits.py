@@ -7,7 +7,7 @@ at its word, so a TIFF's tags are looked at before OpenSlide sees the file.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -40,6 +40,11 @@ _ORDERS = {b"II": "<", b"MM": ">"}
 _INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 """TIFF types of whole numbers; others do not occur in the tags below."""
 _WIDTH, _LENGTH, _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_COUNTS = 256, 257, 322, 323, 324, 325
+_STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_COUNTS, _PLANAR = 273, 277, 278, 279, 284
+_NUMBERS = (_WIDTH, _LENGTH, _SAMPLES, _ROWS_PER_STRIP, _PLANAR, _TILE_WIDTH, _TILE_LENGTH)
+_TILE_LISTS = (_TILE_OFFSETS, _TILE_COUNTS)
+_STRIP_LISTS = (_STRIP_OFFSETS, _STRIP_COUNTS)
+_SEPARATE_PLANES = 2
 
 
 def require_size(path: Path, sizes: Sequence[tuple[int, int]], *, size_bytes: int | None = None) -> None:
@@ -78,14 +83,27 @@ def require_plausible_tiff(path: Path) -> None:
     """Check what the directories of a TIFF claim; any other file, or one that does not parse, passes.
 
     Raises:
-        UnreadableSlideError: sizes or tiles beyond the limits of this module, more tiles than the file can list, tiles
-            longer than the file, or directories in a loop.
+        UnreadableSlideError: sizes or tiles beyond the limits of this module, more tiles than the file can list, fewer
+            than the image needs, tiles longer than the file, or directories in a loop.
     """
     size_bytes = path.stat().st_size
     with path.open("rb") as file:
         for directory in _directories(file, path, size_bytes):
             _check(path, directory, size_bytes)
             _check_tiles(path, file, directory, size_bytes)
+
+
+def lists_are_exact(path: Path) -> bool:
+    """Whether every directory of a TIFF lists as many tiles, or strips, as its image consists of.
+
+    OpenSlide goes by what the image consists of. cuCIM copies as many as the list claims, from an array that is not
+    longer than the image needs, and takes the process down.
+
+    Raises:
+        UnreadableSlideError: the directories are in a loop, or too many.
+    """
+    with path.open("rb") as file:
+        return all(_is_exact(directory) for directory in _directories(file, path, path.stat().st_size))
 
 
 @dataclass
@@ -95,13 +113,20 @@ class _Directory:
     order: str
     values: dict[int, int] = field(default_factory=dict)
     """Tag -> its one number."""
-    arrays: dict[int, tuple[str, int, int]] = field(default_factory=dict)
-    """Tag -> type code, first byte in the file and number of its values."""
+    arrays: list[tuple[int, str, int, int]] = field(default_factory=list)
+    """Lists of tiles: tag, type code, first byte in the file and number of values. A damaged file can repeat a tag."""
+    list_lengths: list[tuple[int, int]] = field(default_factory=list)
+    """Lists of tiles and strips: tag and number of values."""
+
+    @property
+    def is_tiled(self) -> bool:
+        """Whether the image consists of tiles, not strips."""
+        return {_TILE_WIDTH, _TILE_LENGTH} <= self.values.keys()
 
 
 def _check(path: Path, directory: _Directory, size_bytes: int) -> None:
     values = directory.values
-    if not {_TILE_WIDTH, _TILE_LENGTH} <= values.keys():
+    if not directory.is_tiled:
         return  # strips: OpenSlide reads them as labels only, or (Hamamatsu) in its own way
     tile_width_px, tile_length_px = values[_TILE_WIDTH], values[_TILE_LENGTH]
     if min(tile_width_px, tile_length_px) < MIN_TILE_SIDE_PX:
@@ -118,10 +143,15 @@ def _check(path: Path, directory: _Directory, size_bytes: int) -> None:
 
 
 def _check_tiles(path: Path, file: BinaryIO, directory: _Directory, size_bytes: int) -> None:
-    for tag, (form, first, count) in directory.arrays.items():
+    needed = _pieces(directory.values) if directory.is_tiled else 0
+    for tag, form, first, count in directory.arrays:
         n_bytes = count * struct.calcsize(form)
         if first + n_bytes > size_bytes:
             raise UnreadableSlideError(path, "its list of tiles reaches beyond the end of the file; fetch it again")
+        if count < needed:  # OpenSlide gives black for the others
+            raise UnreadableSlideError(
+                path, f"it lists {count:,} tiles where its size needs {needed:,}; it is damaged: fetch it again"
+            )
         if tag == _TILE_COUNTS:
             file.seek(first)
             longest = int(np.frombuffer(file.read(n_bytes), directory.order + form).max(initial=0))
@@ -129,6 +159,24 @@ def _check_tiles(path: Path, file: BinaryIO, directory: _Directory, size_bytes: 
                 raise UnreadableSlideError(
                     path, f"one of its tiles claims {longest:,} bytes, more than the whole file has; fetch it again"
                 )
+
+
+def _is_exact(directory: _Directory) -> bool:
+    values = directory.values
+    planes = values.get(_SAMPLES, 1) if values.get(_PLANAR) == _SEPARATE_PLANES else 1
+    pieces = _pieces(values) * planes
+    tags = _TILE_LISTS if directory.is_tiled else _STRIP_LISTS
+    return pieces > 0 and sorted(directory.list_lengths) == [(tag, pieces) for tag in tags]
+
+
+def _pieces(values: Mapping[int, int]) -> int:
+    """Tiles, or strips, of one plane of an image; 0 where its tags make no sense."""
+    width_px, length_px = values.get(_WIDTH, 0), values.get(_LENGTH, 0)
+    piece_width_px = values.get(_TILE_WIDTH, width_px)
+    piece_length_px = values.get(_TILE_LENGTH, values.get(_ROWS_PER_STRIP, length_px))
+    if min(width_px, length_px, piece_width_px, piece_length_px) < 1:
+        return 0
+    return -(-width_px // piece_width_px) * -(-length_px // piece_length_px)
 
 
 def _directories(file: BinaryIO, path: Path, size_bytes: int) -> Iterator[_Directory]:
@@ -179,14 +227,16 @@ def _parse(body: bytes, body_at: int, n_entries: int, offset: str) -> _Directory
     offset_bytes = struct.calcsize(offset)
     for start in range(0, n_entries * (4 + 2 * offset_bytes), 4 + 2 * offset_bytes):
         tag, kind, count = struct.unpack_from(f"{order}HH{offset[1]}", body, start)
+        if tag in (*_TILE_LISTS, *_STRIP_LISTS):
+            directory.list_lengths.append((tag, count))
         form = _INTEGERS.get(kind)
         if form is None:
             continue
         value_at = start + 4 + offset_bytes
-        if tag in (_WIDTH, _LENGTH, _TILE_WIDTH, _TILE_LENGTH) and count == 1:
+        if tag in _NUMBERS and count == 1:
             directory.values[tag] = struct.unpack_from(order + form, body, value_at)[0]
-        elif tag in (_TILE_OFFSETS, _TILE_COUNTS):
+        elif tag in _TILE_LISTS:
             is_inside = count * struct.calcsize(form) <= offset_bytes
             first = body_at + value_at if is_inside else struct.unpack_from(offset, body, value_at)[0]
-            directory.arrays[tag] = (form, first, count)
+            directory.arrays.append((tag, form, first, count))
     return directory

@@ -70,7 +70,9 @@ class OpenSlideSlide(Slide):
         self.level_dimensions = self._handle.level_dimensions
         require_size(self.path, self.level_dimensions)
         self.level_downsamples = self._handle.level_downsamples
-        self.properties = dict(self._handle.properties)
+        properties = self._handle.properties
+        # openslide-python lists names that are no UTF-8, and then does not find them.
+        self.properties = {name: properties[name] for name in properties if name in properties}
         resolution = resolve_resolution(self.path, self.properties, mpp, custom_mpp_keys)
         self.mpp_or_none = resolution.mpp
         self.mpp_source = resolution.source

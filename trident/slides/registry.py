@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from trident.errors import SettingsError, UnreadableSlideError
+from trident.slides.memory import shortage_told
 
 if TYPE_CHECKING:
     from trident.slides.base import Slide
@@ -125,6 +126,7 @@ def open_slide(
 
     Raises:
         UnreadableSlideError: the file does not open as a slide, or not with the reader that was asked for.
+        SlideMemoryError: opening it takes more memory than there is.
         NotAvailableError: the reader's library is not installed.
         SettingsError: `reader_type` is not a reader.
         MissingMppError: `mpp` is given and not a positive finite number.
@@ -156,4 +158,5 @@ def _open_with(
 ) -> Slide:
     module, class_name = _READERS[reader_type]
     reader = getattr(importlib.import_module(module), class_name)
-    return cast("Slide", reader(path, mpp=mpp, custom_mpp_keys=custom_mpp_keys, name=name))
+    with shortage_told(path, "open it"):
+        return cast("Slide", reader(path, mpp=mpp, custom_mpp_keys=custom_mpp_keys, name=name))

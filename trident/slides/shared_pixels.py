@@ -49,7 +49,6 @@ def shared_pixels(path: Path) -> SharedPixels:
 
 def rgb_pixels(image: Image.Image) -> RGBImage:
     """An image as uint8 (height, width, 3), band by band: Pillow's own conversion would make two more whole copies."""
-    image.load()
     pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
     rows = max(1, _BAND_PX // image.width)
     for top_px in range(0, image.height, rows):

@@ -69,9 +69,15 @@ class TileRegions:
             out: uint8 (side_px, side_px, 3), contiguous; black beyond the slide.
 
         Returns:
-            False where OpenSlide must read it: a tile is damaged or absent, or the region reaches over the slide's
-            edge at a fraction of a pixel. `out` then holds anything.
+            False where OpenSlide must read it: a tile is damaged or absent, there is no memory for it, or the region
+            reaches over the slide's edge at a fraction of a pixel. `out` then holds anything.
         """
+        try:
+            return self._read(index, out)
+        except MemoryError:
+            return False  # one region alone takes less, and says so where that is too much as well
+
+    def _read(self, index: int, out: RGBImage) -> bool:
         x, y = (float(value) for value in self._corners[index])
         left, top = math.floor(x), math.floor(y)
         right, down = x - left, y - top

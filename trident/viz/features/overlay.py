@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trident.errors import StoreError, TridentError
+from trident.errors import DiscoveryError, StoreError, TridentError
 from trident.slides.base import RGBImage
+from trident.slides.diagnosis import one_line
+from trident.slides.pillow import BadImageError, load_pixels, opened_image
 from trident.slides.thumbnail import fitted_size
 from trident.store.h5_read import Attributes
 from trident.store.layout import JobLayout
@@ -94,6 +96,7 @@ def find_backdrop(
 
     Raises:
         StoreError: the coordinates do not say how large a patch is, and the slide cannot be asked.
+        DiscoveryError: the folder that the user named for slides cannot be used.
     """
     try:
         with slides.open(slide) as opened:
@@ -101,6 +104,8 @@ def find_backdrop(
 
             stored = plan_from_attributes(attributes, opened, source=f"coordinates of {slide}")
             return Backdrop(opened.thumbnail((side_px, side_px)), opened.dimensions, stored.patch_size_level0)
+    except DiscoveryError:
+        raise  # a mistyped --wsi_dir
     except TridentError as error:
         logger.warning("%s: the slide is not read: %s", slide, error)
     side_level0_px = _positive(attributes, "patch_size_level0")
@@ -118,10 +123,11 @@ def find_backdrop(
 
 def _thumbnail(path: Any, size: tuple[int, int]) -> RGBImage:
     try:
-        with Image.open(path) as image:
+        with opened_image(path) as image:
+            load_pixels(image)
             return np.asarray(image.convert("RGB").resize(size, Image.Resampling.BICUBIC), dtype=np.uint8)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        logger.warning("%s: no thumbnail either (%s); patches are shown on white", path, error)
+    except (BadImageError, MemoryError) as error:
+        logger.warning("%s: no thumbnail either (%s); patches are shown on white", path, one_line(error))
         return np.full((size[1], size[0], 3), _WHITE, np.uint8)
 
 

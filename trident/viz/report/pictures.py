@@ -69,17 +69,20 @@ def make_pictures(
 
 
 def _scaled(path: Path, side: int) -> tuple[str, str | None]:
-    from PIL import Image, UnidentifiedImageError
+    from trident.slides.pillow import BadImageError, NotAnImageError, load_pixels, opened_image
 
     try:
-        with Image.open(path) as image:
+        with opened_image(path) as image:
             image.draft("RGB", (side, side))  # JPEG decodes at half, a quarter or an eighth for free
+            load_pixels(image)
             picture = image.convert("RGB")
             picture.thumbnail((side, side))
             buffer = io.BytesIO()
             picture.save(buffer, "WEBP", quality=_QUALITY, method=2)
-    except UnidentifiedImageError:
+    except NotAnImageError:
         return "", "it is not a picture"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except BadImageError as error:
         return "", f"it is damaged ({error})"
+    except MemoryError:
+        return "", "it does not fit into the memory that is left"
     return base64.b64encode(buffer.getvalue()).decode("ascii"), None
