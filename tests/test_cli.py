@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -226,6 +227,27 @@ def test_the_command_itself(arguments: list[str], code: int, says: str, capsys: 
         main(arguments)
     assert end.value.code == code
     assert says in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["info", "--help"], ["batch", "--help"], ["completion", "zsh"], ["info", "ü.svs"]]
+)
+@pytest.mark.parametrize("closed", [False, True])
+def test_any_stdout_will_do(
+    tmp_path: Path, drawn_slides: Callable[..., Path], arguments: list[str], closed: bool
+) -> None:
+    """One that only knows ASCII, and one that the shell has closed (`>&-`)."""
+    drawn_slides(tmp_path, "ü.svs")
+    shell = ["sh", "-c", '"$@" >&-', "sh"] if closed else []
+    done = subprocess.run(
+        [*shell, sys.executable, "-m", "trident.cli", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, b"Traceback" in done.stderr) == (exit_codes.OK, False), done.stderr.decode()
+    assert closed or rb"\xb5" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 import trident
@@ -19,6 +21,7 @@ NOT_IN_SINGLE = frozenset({"wsi_dir", "wsi_ext", "search_nested", "custom_list_o
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of `trident`."""
+    _make_stdout_safe()
     given = list(sys.argv[1:] if arguments is None else arguments)
     known = commands()
     parser = command_parser()
@@ -90,6 +93,7 @@ def _run(
     from trident.commands.options import option_parser
     from trident.settings import Settings
 
+    _make_stdout_safe()
     names = Settings.model_fields.keys() - left_out
     parser = option_parser(program, description, names, {"job_dir", *required})
     given = vars(parser.parse_args(arguments))
@@ -103,6 +107,14 @@ def _run_graph(values: dict[str, Any]) -> int:
     configure_log(settings)
     # By name: the library itself knows nothing of the task graph, only this command starts it.
     return int(import_module("luigi_tasks.start").run_settings(settings))
+
+
+def _make_stdout_safe() -> None:
+    """Results reach any stdout: what its encoding lacks (`µ` in ASCII) is escaped, and a closed one takes nothing."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
+    elif isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _guarded(debug: bool, run: Callable[[], int]) -> int:

@@ -151,6 +151,25 @@ def test_outputs_that_are_gone_damaged_or_foreign(explain: Any, root: Path) -> N
     assert "damaged: " in explain("a")[1]
 
 
+def test_a_damaged_outline_stops_with_and_without_options(explain: Any, root: Path) -> None:
+    """Somebody may have drawn it: a run leaves it alone."""
+    (root / "job" / TISSUE).write_bytes((root / "job" / TISSUE).read_bytes()[:200])
+    for options in ((), ("--wsi_dir", root / "wsis", *OPTIONS)):
+        code, found, _ = explain("a", *options, "--json")
+        assert code == OK
+        assert (found["stages"][0]["stage"], found["stages"][0]["would"]) == ("segmentation", "stop")
+        assert "is not GeoJSON" in found["stages"][0]["why"]
+
+
+def test_a_copied_job_directory_is_not_mixed_with_the_original(explain: Any, root: Path) -> None:
+    shutil.copytree(root / "job", root / "copy")
+    code, found, _ = explain("a", "--json", job_dir=root / "copy")
+    assert code == OK
+    assert [stage["stage"] for stage in found["stages"]] == KEYS
+    assert all(stage["output"].startswith(str(root / "copy")) for stage in found["stages"])
+    assert {stage["record"]["status"] for stage in found["stages"]} == {"completed"}
+
+
 def test_options_are_compared_with_what_was_made(explain: Any, root: Path) -> None:
     _, same, _ = explain("a", *OPTIONS, "--json")
     assert _would(same) == dict.fromkeys(KEYS, "skip")
@@ -251,6 +270,20 @@ def test_not_a_job_directory(explain: Any, root: Path) -> None:
     assert (code, "no such job directory; check --job_dir" in err) == (USAGE, True)
     (root / "empty").mkdir()
     assert explain("a", job_dir=root / "empty")[0] == USAGE
+
+
+def test_a_folder_that_cannot_be_looked_into_is_told_in_one_line(
+    explain: Any, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trident.viz.report import stages
+
+    def refuse(folder: Path, suffix: str) -> frozenset[str]:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(stages, "_slides", refuse)
+    code, out, err = explain("a")
+    assert (code, out, err.count("\n")) == (USAGE, "", 1)
+    assert "contours_geojson: cannot be read: Permission denied" in err
 
 
 def test_strange_records_do_no_harm(explain: Any, root: Path) -> None:

@@ -134,6 +134,19 @@ def test_slides_that_will_fail(plan: Plan, job: Any, tmp_path: Path) -> None:
     assert f"will fail: {wsis / 'empty.svs'}: the file is empty (0 bytes); fetch it again" in out.splitlines()
 
 
+def test_what_will_not_be_made_is_not_counted(plan: Plan, job: Any, run_batch: Any, tmp_path: Path) -> None:
+    arguments = job("a.svs", "b.svs")
+    (tmp_path / "wsis" / "b.svs").write_bytes(b"no slide")
+    code, out, _ = plan(*arguments)
+    assert code == FINISHED_WITH_FAILURES
+    assert "2 slides: 1 to run, 0 done, 1 will fail; stages: 4 to run, 0 to skip, 0 to stop" in out
+    (tmp_path / "wsis" / "b.svs").unlink()
+    assert run_batch(*arguments).code == OK
+    code, out, _ = plan(*arguments)
+    assert code == OK
+    assert "stages: 0 to run, 4 to skip, 0 to stop\npatches: none to make\n" in out
+
+
 def test_other_settings_and_missing_stages_stop(plan: Plan, job: Any, run_batch: Any, tmp_path: Path) -> None:
     arguments = job("a.svs")
     assert run_batch(*arguments, "--task", "coords").code != OK  # the outlines are not there

@@ -77,6 +77,17 @@ def test_other_slides_where_they_have_been_moved_to(job: Path, tmp_path: Path, r
     assert "gone: its file is not known here" in err
 
 
+def test_the_sheet_counts_the_slides_that_were_searched(job: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import trident.viz.features.sheet as sheet
+
+    titles = []
+    drawn = sheet.draw_sheet
+    monkeypatch.setattr(sheet, "draw_sheet", lambda title, *rest: titles.append(title) or drawn(title, *rest))
+    (job / GRID / "features_enc" / "gone.h5").write_bytes(b"x")
+    assert run(job, "a", "--index", 1)[0] == exit_codes.FINISHED_WITH_FAILURES
+    assert titles[0].endswith("24 patches of 3 slides"), "one of four is damaged, one has no patches"
+
+
 def test_a_bad_file_is_named(job: Path, run: Run) -> None:
     bad = job / GRID / "features_enc" / "bad.h5"
     bad.write_bytes(b"bad")

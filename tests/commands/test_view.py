@@ -74,11 +74,13 @@ def test_one_component_and_another_place(job: Path, tmp_path: Path, run: Run) ->
     np.testing.assert_array_equal(values[:, 2], every[:, 3])
 
 
-def test_scores(job: Path, tmp_path: Path, run: Run) -> None:
+@pytest.mark.parametrize("named", ["a", "a.svs", "gone/a.svs"])
+def test_scores(job: Path, tmp_path: Path, run: Run, named: str) -> None:
     (tmp_path / "scores.csv").write_text("x,y,my/score\n128,0,0.5\n0,0,7\n")
-    code, out, _ = run("view", job, "a", "--scores", tmp_path / "scores.csv", "--column", "my/score")
+    code, out, err = run("view", job, named, "--scores", tmp_path / "scores.csv", "--column", "my/score")
     picture, table = map(Path, out.splitlines())
     assert code == exit_codes.OK
+    assert "18 of 20 patches of a have no score" in err
     assert picture.parent == job / GRID / "views" / "scores" / "my_score"
     header, values = _table(table)
     assert header == ["x", "y", "my/score"]
@@ -103,6 +105,7 @@ def test_empty_slides_and_hostile_names(job: Path, run: Run, name: str) -> None:
         (["a", "--component", "7"], "--component 7: features of enc have components 1 to 6"),
         (["a", "--component", "x"], "invalid int value"),
         (["a", "--grid", "none"], "on grid none"),
+        (["a", "--wsi_dir", "/no/such/folder"], "/no/such/folder: the slide folder does not exist"),
         (["a", "--patch_encoder", "uni_v1"], "no patch features of uni_v1"),
         (["a", "--cmap", "virids"], "viridis"),
         (["a", "--column", "x"], "give the file with --scores"),

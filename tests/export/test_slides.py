@@ -44,6 +44,19 @@ def test_done_ones_are_skipped_and_changed_ones_made_again(
     assert sorted(path.name for path in out.iterdir()) == [JOURNAL_NAME, "a.pt", "b.pt", "c.pt"]
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_folder_that_cannot_be_written_is_told_as_such(
+    files: list[tuple[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Also where root runs the tests: a missing folder refuses files to everybody, in the same way."""
+    if FORMATS[name].packages:
+        pytest.importorskip(FORMATS[name].packages[0])
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: None)
+    outcome = export_slides(files, tmp_path / "none", name, encoder="enc")
+    assert (outcome.written, len(outcome.problems)) == (0, len(files))
+    assert all("cannot be written: No such file or directory" in problem for problem in outcome.problems)
+
+
 def test_bad_files_are_named_and_the_others_go_on(files: list[tuple[str, Path]], tmp_path: Path) -> None:
     files[0][1].write_bytes(files[0][1].read_bytes()[:3000])
     files[1][1].write_bytes(b"")

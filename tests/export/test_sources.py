@@ -99,8 +99,8 @@ def test_no_such_slide(job: Path, asked: str, hint: str) -> None:
 
 
 def test_grids_by_coordinates(job: Path) -> None:
-    assert choose_grid(job, None, "slide-a") == "20x_128px_0px_overlap"
-    assert choose_grid(job, "10x_128px_0px_overlap", "slide-b") == "10x_128px_0px_overlap"
+    assert choose_grid(job, None, "slide-a") == ("20x_128px_0px_overlap", "slide-a")
+    assert choose_grid(job, "10x_128px_0px_overlap", "slide-b") == ("10x_128px_0px_overlap", "slide-b")
     with pytest.raises(SettingsError, match="several grids have slide 'slide-b'"):
         choose_grid(job, None, "slide-b")
     with pytest.raises(StoreError, match="no coordinates of a slide 'c' on any grid"):

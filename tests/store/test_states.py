@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -180,7 +181,7 @@ def test_processes_lose_none_of_each_others_changes(layout: JobLayout) -> None:
     tasks = ["segmentation", "coords", "patch_features:uni_v1"]
     command = [sys.executable, "-c", CHILD, str(layout.job_dir)]
     children = [subprocess.Popen([*command, task]) for task in tasks]
-    assert [child.wait(60) for child in children] == [0, 0, 0]
+    assert [child.wait(600) for child in children] == [0, 0, 0]
     states = SlideStateFile.load_or_new(layout, SLIDE)
     found = content(states)
     assert found["summary"] == {f"{task}-{i}": i for task in tasks for i in range(20)}
@@ -238,6 +239,26 @@ def test_states_of_a_job(layout: JobLayout) -> None:
 def test_a_state_that_was_never_written(layout: JobLayout) -> None:
     assert SlideStateFile(layout, SLIDE).read()["tasks"] == {}
     assert not layout.states_dir.exists()
+
+
+def test_a_locale_that_is_not_utf8_makes_and_finds_the_same_file(tmp_path: Path) -> None:
+    states = SlideStateFile.load_or_new(JobLayout(tmp_path, "grid"), SlideInfo.of(Path("/slides/ü-雪.svs"), "ü-雪"))
+    code = """
+import os, sys
+from pathlib import Path
+from trident.store.layout import JobLayout
+from trident.store.states import SlideInfo, SlideStateFile
+slide = SlideInfo.of(Path("/slides") / sys.argv[2], sys.argv[2].removesuffix(".svs"))
+states = SlideStateFile.load_or_new(JobLayout(Path(sys.argv[1]), "grid"), slide)
+assert sys.getfilesystemencoding() == "ascii" and states.path.is_file()
+sys.stdout.buffer.write(os.fsencode(states.path))
+"""
+    ascii_locale = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path, "ü-雪.svs"], env=ascii_locale, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert Path(os.fsdecode(done.stdout)) == states.path
 
 
 @pytest.mark.parametrize("name", ["x" * 251, "ü" * 125, "a\udcffb"])

@@ -48,12 +48,16 @@ def run(arguments: list[str]) -> int:
     from trident.devices import restrict_visibility
     from trident.plan.explain import explain
     from trident.plan.trace import find_trace
+    from trident.store.atomic import store_error
 
     restrict_visibility(-1)
-    if given.keys() <= _SAYS_NOTHING:
-        found = explain(find_trace(settings.job_dir.expanduser().absolute(), slide), None)
-    else:
-        found = _with_options(settings, slide)
+    try:
+        if given.keys() <= _SAYS_NOTHING:
+            found = explain(find_trace(settings.job_dir.expanduser().absolute(), slide), None)
+        else:
+            found = _with_options(settings, slide)
+    except OSError as error:  # a folder of the job directory that this user may not look into
+        raise store_error(Path(error.filename or settings.job_dir), error, "read") from error
     sys.stdout.write(json.dumps(found, indent=2, default=str) + "\n" if as_json else as_text(found))
     return exit_codes.OK
 

@@ -100,7 +100,8 @@ def _search(given: argparse.Namespace) -> int:
     slides = SlideFiles(given.job_dir, given.wsi_dir)
     save_csv(picture.with_suffix(".csv"), _COLUMNS, _rows(queries, found.matches, slides))
     shown = [query.patch for query in queries] + [match.patch for matches in found.matches for match in matches]
-    title = f"{chosen.encoder}  ·  {chosen.grid}  ·  {found.n_patches:,} patches of {len(names):,} slides"
+    n_searched = len(names) - len(found.problems)
+    title = f"{chosen.encoder}  ·  {chosen.grid}  ·  {found.n_patches:,} patches of {n_searched:,} slides"
     save_png(picture, draw_sheet(title, queries, found.matches, read_tiles(chosen, slides, shown)))
     for path in (picture, picture.with_suffix(".csv")):
         sys.stdout.write(str(path).encode("utf-8", "backslashreplace").decode() + "\n")

@@ -61,7 +61,6 @@ def check_png(output: Path) -> None:
 
 def _write(given: argparse.Namespace) -> tuple[Path, Path]:
     from trident.export.sources import choose_features, choose_grid
-    from trident.slides.registry import slide_name
     from trident.store.layout import JobLayout
     from trident.viz.colormaps import color_table
     from trident.viz.features.slide_files import SlideFiles
@@ -71,8 +70,8 @@ def _write(given: argparse.Namespace) -> tuple[Path, Path]:
     slides = SlideFiles(given.job_dir, given.wsi_dir)
     if given.scores is not None:
         column = given.column or "score"
-        name = slide_name(given.slide) if "/" in given.slide else given.slide
-        layout = JobLayout(given.job_dir, choose_grid(given.job_dir, given.grid, name))
+        grid, name = choose_grid(given.job_dir, given.grid, given.slide)
+        layout = JobLayout(given.job_dir, grid)
         folder = column.replace("/", "_").lstrip(".") or "scores"
         output = given.output or layout.grid_dir / "views" / "scores" / folder / f"{name}.png"
         written = view_scores(layout, name, slides, output, scores=given.scores, column=column, cmap=given.cmap)

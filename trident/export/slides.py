@@ -85,6 +85,7 @@ def export_slide(
         require_own(target, journal)
     exported = Exported(slide, encoder, h5.read_features(source))
     with atomic_path(target) as temporary:
+        temporary.touch()  # a folder that cannot be written is told better by the system than by these libraries
         try:
             chosen.write(temporary, exported)
         except RuntimeError as error:  # torch's and HDF5's way to say that the disk is full

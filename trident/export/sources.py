@@ -130,8 +130,13 @@ def find_features(job_dir: Path, kind: Kind, grid: str | None = None) -> list[Fe
         raise store_error(Path(error.filename or job_dir), error, "listed") from error
 
 
-def choose_grid(job_dir: Path, grid: str | None, slide: str) -> str:
-    """The grid that has coordinates of a slide, where only one has.
+def choose_grid(job_dir: Path, grid: str | None, asked: str) -> tuple[str, str]:
+    """(grid that has coordinates of a slide, where only one has; name of the slide).
+
+    Args:
+        job_dir: the job directory.
+        grid: look at this grid only.
+        asked: the slide by its name, or by the path of its file.
 
     Raises:
         StoreError: no such job directory, or no grid has them.
@@ -140,12 +145,16 @@ def choose_grid(job_dir: Path, grid: str | None, slide: str) -> str:
     if not job_dir.is_dir():
         raise StoreError(f"{job_dir}: no such job directory; name the --job_dir of a run")
     grids = find_grids(job_dir, None) if grid is None else [grid]
-    having = [name for name in grids if JobLayout(job_dir, name).coords(slide).is_file()]
-    if not having:
-        raise StoreError(f"{job_dir}: no coordinates of a slide {slide!r} on {grid or 'any grid'}; run --task coords")
-    if len(having) > 1:
-        raise SettingsError(f"{job_dir}: several grids have slide {slide!r}; choose with --grid: {', '.join(having)}")
-    return having[0]
+    for slide in (asked, slide_name(asked)):
+        having = [name for name in grids if os.sep not in slide and JobLayout(job_dir, name).coords(slide).is_file()]
+        if len(having) == 1:
+            return having[0], slide
+        if having:
+            listed = ", ".join(having)
+            raise SettingsError(f"{job_dir}: several grids have slide {slide!r}; choose with --grid: {listed}")
+    raise StoreError(
+        f"{job_dir}: no coordinates of a slide {slide_name(asked)!r} on {grid or 'any grid'}; run --task coords"
+    )
 
 
 def _matching(found: list[FeatureSet], encoder: str | None) -> list[FeatureSet]:

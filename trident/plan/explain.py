@@ -78,6 +78,8 @@ def _stage(trace: Trace, column: StageColumn, stage: Stage, verdict: Status | No
     inputs, unreadable = _inputs(trace, stage, recipe)
     record = _record(trace, column, stage)
     again, why = _again(trace, record, there=there, recipe=recipe, damage=damage or unreadable, inputs=inputs)
+    if damage is not None and stage.edited_by_hand:
+        again = STOP  # as a run does: somebody's work may be in it
     if asked:
         again, why = _by_options(trace, verdict)
     return {

@@ -102,8 +102,13 @@ class JobPlan:
         ]
 
     def counts(self) -> Counter[str]:
-        """Stages by action."""
-        return Counter(stage.action for slide in self.slides for stage in slide.stages)
+        """Stages by action; of a slide that will fail, only those that are done."""
+        return Counter(
+            stage.action
+            for slide in self.slides
+            for stage in slide.stages
+            if slide.problem is None or stage.action != RUN
+        )
 
 
 class Planner:

@@ -83,7 +83,7 @@ def as_text(plan: JobPlan, around: Surroundings) -> str:
         f"{totals['slides']} slides: {totals['slides_to_run']} to run, {totals['slides_done']} done, "
         f"{totals['slides_that_fail']} will fail; stages: "
         + ", ".join(f"{counts[action]} to {action}" for action in (RUN, SKIP, STOP)),
-        f"patches: {_number(totals['patches'])}" + _source_of_patches(plan),
+        f"patches: {_patches(plan, totals['patches'])}" + _source_of_patches(plan),
     ]
     for stage in found["stages"]:
         lines.append(f"time, {stage['stage']}: {duration(stage['seconds'])} for {stage['slides']} slides")
@@ -281,8 +281,10 @@ def _sum(values: Sequence[Any]) -> Any:
     return None if any(value is None for value in values) else sum(values)
 
 
-def _number(value: int | None) -> str:
-    return "not known" if value is None else f"{value:,}"
+def _patches(plan: JobPlan, count: int | None) -> str:
+    if count is None:
+        return "not known" if any(slide.runs for slide in plan.slides) else "none to make"
+    return f"{count:,}"
 
 
 def duration(seconds: float | None) -> str:

@@ -110,7 +110,8 @@ def _columns(job_dir: Path, state: State | None, grid: str | None) -> list[Stage
         if path and task != SEGMENTATION:
             folder = Path(path).parent.parent
             name = folder.name if folder.parent == job_dir else str(folder)
-            if name not in grids and folder.is_dir():
+            # Of a job directory that was copied, the records name the original, which is not asked about.
+            if name not in grids and folder.name not in grids and folder.is_dir():
                 grids.append(name)
     return find_stages(job_dir, grids, tasks)
 

@@ -80,7 +80,8 @@ def slide_hash(path: str) -> str:
 def state_path(layout: JobLayout, slide: SlideInfo) -> Path:
     """The state file of a slide; of a name too long for the file system only the beginning is used."""
     tail = f"__{slide_hash(slide.abs_path)}.json"
-    name = os.fsencode(slide.name)[: _MAX_NAME_BYTES - len(tail)].decode("utf-8", "ignore")
+    whole = os.fsencode(slide.name)[: _MAX_NAME_BYTES - len(tail)].decode("utf-8", "ignore")  # no half letter
+    name = os.fsdecode(whole.encode())  # a machine whose locale is not UTF-8 spells it in its own way
     return layout.states_dir / f"{name}{tail}"
 
 

@@ -38,7 +38,16 @@ def test_scores(tmp_path: Path, content: str, scores: list[float], places: list[
 def test_patches_without_a_score_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "trident"):
         read_scores(_csv(tmp_path, "x,y,s\n0,0,\n128,0,nan\n256,0,1\n"), "s", "a", CORNERS)
-    assert "2 patches of a have no score" in caplog.text
+    assert f"{len(CORNERS) - 1} of {len(CORNERS)} patches of a have no score" in caplog.text
+
+
+def test_patches_that_a_table_leaves_out_are_counted_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "trident"):
+        read_scores(_csv(tmp_path, "x,y,s\n0,0,1\n0,0,2\n"), "s", "a", CORNERS)
+        assert f"{len(CORNERS) - 1} of {len(CORNERS)} patches" in caplog.text
+        caplog.clear()
+        read_scores(_csv(tmp_path, "x,y,s\n" + "".join(f"{x},{y},1\n" for x, y in CORNERS)), "s", "a", CORNERS)
+        assert caplog.text == ""
 
 
 def test_a_slide_without_patches_needs_no_scores(tmp_path: Path) -> None:

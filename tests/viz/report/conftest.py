@@ -186,6 +186,6 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
         options.add_argument(f"--{argument}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     chrome = webdriver.Chrome(options=options, service=Service(driver))
-    chrome.set_script_timeout(20)
+    chrome.set_script_timeout(300)
     yield chrome
     chrome.quit()

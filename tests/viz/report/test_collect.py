@@ -173,6 +173,56 @@ def test_several_grids_and_encoders(job: Job) -> None:
     assert [cell.get("seconds") for cell in slide["cells"]] == [None, None, 3.0, 2.0, None, None]
 
 
+def test_what_only_another_grid_was_to_have_is_not_awaited_on_the_newest(job: Job) -> None:
+    """A finished run on a second grid, with fewer encoders, leaves nothing unfinished."""
+    other = "10x_512px_0px_overlap"
+    name = job.slide("a.svs")
+    job.patches(name, 2, grid=other)
+    job.touch(job.job_dir / other / "features_first" / "a.h5")
+    job.touch(job.job_dir / other / "slide_features_mean" / "a.h5")
+
+    def made(folder: str) -> dict[str, Any]:
+        path = f"/moved/since/{other}/{folder}/a.h5"
+        return dict(job.done(1.0, outputs={"features": {"path": path}}))
+
+    tasks = {"segmentation": 1.0, "coords": 1.0, "patch_features:enc": 1.0}
+    tasks |= {"patch_features:first": made("features_first"), "slide_features:mean": made("slide_features_mean")}
+    job.state("a.svs", tasks)
+    job.job_file("a.svs")
+    data = job.data()
+    assert data["grids"] == [job.grid, other]
+    assert [(stage["task"], stage["grid"]) for stage in data["stages"]] == [
+        ("segmentation", None),
+        ("coords", job.grid),
+        ("patch_features:enc", job.grid),
+        ("coords", other),
+        ("patch_features:first", other),
+        ("slide_features:mean", other),
+    ]
+    assert set(_statuses(_only(data))) == {"done"}
+
+    running = {"status": "running", "attempts": [], "outputs": {}}
+    job.state("b.svs", {"slide_features:mean": running})
+    assert ("slide_features:mean", job.grid) in [(stage["task"], stage["grid"]) for stage in job.data()["stages"]]
+
+
+def test_a_given_resolution_is_told_apart_from_the_slides_own(job: Job) -> None:
+    """By the recipe of the outlines, else by the newest job; the list that the page saves needs it."""
+    from trident.store.geojson import write_tissue
+    from trident.store.recipes import Recipe
+
+    for name, mpp in (("given", 0.25), ("own", "from the slide")):
+        job.slide(f"{name}.svs")
+        recipe = Recipe(stage="segmentation", settings={"mpp": mpp}, inputs={}, facts={"level0_mpp": 0.25})
+        write_tissue(job.layout.tissue(name), [job.square], recipe)
+    path = job.job_file("given.svs", "own.svs", "waits.svs")
+    content = json.loads(path.read_text())
+    content["slides"][2]["mpp"] = 0.4
+    path.write_text(json.dumps(content))
+    found = {slide["name"]: slide.get("given_mpp") for slide in job.data()["slides"]}
+    assert found == {"given": 0.25, "own": None, "waits": 0.4}
+
+
 def test_coords_dir_elsewhere(job: Job, tmp_path: Any) -> None:
     elsewhere = str(tmp_path / "elsewhere" / "grid")
     job.patches("a", 9, grid=elsewhere)

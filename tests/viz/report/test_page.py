@@ -89,9 +89,9 @@ def _focused(page: Chrome) -> Any:
 
 
 def _wait_for(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 300
     while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen within 10 s"
+        assert time.monotonic() < deadline, "it did not happen within 300 s"
         time.sleep(0.02)
     return found
 
@@ -274,6 +274,27 @@ def test_review_is_kept_and_saved_for_a_run(page: Chrome, cohort: Job, tmp_path:
     _one(page, "#filter-review option[value=flag]").click()
     assert _names(page) == ["cut"]
     assert "blurred" in _one(page, "#body .sub").text
+
+
+def test_a_saved_list_keeps_the_resolution_that_slides_were_given(
+    browser: Chrome, make_job: Callable[[str], Job], tmp_path: Path
+) -> None:
+    job, names = make_job("given"), ["s1.svs", "s2.svs"]
+    path = job.job_file(*names)
+    content = json.loads(path.read_text())
+    content["slides"][0]["mpp"] = 0.25
+    path.write_text(json.dumps(content))
+    job.wsi_dir.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        job.slide(name)
+        (job.wsi_dir / name).touch()
+    page = _opened(browser, write_report(job.job_dir))
+    page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    _one(page, "#save-all").click()
+    saved = tmp_path / f"{job.job_dir.name}-review.csv"
+    _wait_for(lambda: saved.exists() and saved.stat().st_size > 0)
+    given = {slide.rel_path: slide.mpp for slide in listed_slides(saved, job.wsi_dir, None)}
+    assert [given[name] for name in names] == [0.25, None]
 
 
 @pytest.mark.parametrize(

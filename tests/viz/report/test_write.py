@@ -119,6 +119,19 @@ def _spy(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, seen: list[str
     monkeypatch.setattr(module, name, spy)
 
 
+def test_a_problem_is_looked_at_again_though_its_file_is_the_same(job: Job, tmp_path: Path) -> None:
+    """Such as the rights of a file, or the name of the folder above it."""
+    job.slide("a.svs")
+    job.layout.tissue("a").write_bytes(b"{")
+    write_report(job.job_dir)
+    moved = tmp_path / "moved"
+    job.job_dir.rename(moved)
+    write_report(moved)
+    assert [line.split(":")[0] for line in job.data_of(moved / "report.html")["problems"]] == [
+        str(moved / "contours_geojson" / "a.geojson")
+    ]
+
+
 @pytest.mark.parametrize("damage", ["cut off", "NaN among the facts", "facts of another kind"])
 def test_a_damaged_report_is_replaced(job: Job, damage: str) -> None:
     job.slide("a.svs")

@@ -36,7 +36,7 @@ def read_scores(
         SettingsError: not such a CSV, or places where the slide has no patch.
     """
     patches = set(map(tuple, corners.tolist()))
-    scores, places, blank = [], [], 0
+    scores, places = [], []
     for line, x, y, score in _rows(path, column, slide):
         if (x, y) not in patches:
             raise SettingsError(
@@ -46,12 +46,11 @@ def read_scores(
         if math.isfinite(score):
             scores.append(score)
             places.append((x, y))
-        else:
-            blank += 1
     if not scores and len(corners):
         raise SettingsError(f"{path}: no scores of slide {slide} in column {column}")
-    if blank:
-        logger.warning("%s: %d patches of %s have no score and stay as they are", path, blank, slide)
+    left = len(patches) - len(set(places))
+    if left:
+        logger.warning("%s: %d of %d patches of %s have no score and stay as they are", path, left, len(patches), slide)
     return np.array(scores, np.float64), np.array(places, np.int64).reshape(-1, 2)
 
 

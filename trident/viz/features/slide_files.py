@@ -83,4 +83,4 @@ class SlideFiles:
 
 
 def _key(slide: str) -> str:
-    return os.fsencode(slide)[:_MAX_NAME_BYTES].decode("utf-8", "ignore")
+    return os.fsdecode(os.fsencode(slide)[:_MAX_NAME_BYTES].decode("utf-8", "ignore").encode())

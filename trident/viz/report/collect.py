@@ -16,7 +16,7 @@ from trident.store.timings import describe, summed
 from trident.viz.report.facts import FactBook, relative_name
 from trident.viz.report.pictures import MAX_PICTURES, SMALLEST_SIDE_PX, picture_of, side_px
 from trident.viz.report.records import Records, State, read_records
-from trident.viz.report.stages import StageColumn, cell_of, find_grids, find_stages
+from trident.viz.report.stages import StageColumn, cell_of, due_tasks, find_grids, find_stages
 from trident.viz.report.values import listing, mapping, number, text
 
 MAX_RUNS = 20
@@ -51,7 +51,7 @@ def collect(job_dir: Path, page_dir: Path, known_facts: Mapping[str, Any]) -> Co
     records = read_records(job_dir)
     grids = find_grids(job_dir, records.grid)
     tasks = {str(task) for state in records.states.values() for task in mapping(state.get("tasks"))}
-    columns = find_stages(job_dir, grids, tasks)
+    columns = find_stages(job_dir, grids, tasks, due_tasks(records.states.values(), grids))
     names = sorted(set(records.states) | set(records.planned).union(*(column.outputs for column in columns)))
     book = FactBook(job_dir, known_facts)
     side = side_px(len(names) * (1 + len(grids)))
@@ -104,6 +104,7 @@ class _Page:
             "abs_path": text(about.get("abs_path")),
             "reader": text(about.get("reader_type")),
             "mpp": mpp,
+            "given_mpp": number(tissue.get("given_mpp")) or self.records.given_mpp.get(name),
             "mag": number(meta.get("mag")),
             "size_px": [side for side in map(number, listing(meta.get("dimensions"))) if side],
             "levels": number(meta.get("level_count")),

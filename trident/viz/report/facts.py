@@ -40,22 +40,25 @@ class FactBook:
         self.written: dict[str, Fact] = {}
 
     def tissue(self, path: Path) -> Fact | None:
-        """Of a GeoJSON file: `area_px2` (level-0 px², holes left out, overlaps once), `pieces`, `holes`, `mpp`."""
-        return self._fact(path, _tissue_fact)
+        """Of a GeoJSON file: `area_px2` (level-0 px², holes left out, overlaps once), `pieces`, `holes`, `mpp`, and
+        `given_mpp`, the µm/px that a user gave for the slide (None: its own)."""
+        return self._fact(path, _tissue_fact, {"area_px2", "given_mpp"})
 
     def coords(self, path: Path) -> Fact | None:
         """Of a coordinates file: `patches`."""
-        return self._fact(path, _coords_fact)
+        return self._fact(path, _coords_fact, {"patches"})
 
-    def _fact(self, path: Path, read: Callable[[Path], Fact]) -> Fact | None:
+    def _fact(self, path: Path, read: Callable[[Path], Fact], keys: set[str]) -> Fact | None:
         now = stamp(path)
         if now is None:
             return None
         key = relative_name(path, self._job_dir)
         known = self._known.get(key)
         fact: Fact
-        if isinstance(known, dict) and known.get("stamp") == now and isinstance(known.get("fact"), dict):
-            fact = known["fact"]
+        kept = known.get("fact") if isinstance(known, dict) and known.get("stamp") == now else None
+        # What was wrong may be mended without a change of the file: its rights, the name of a folder above it.
+        if isinstance(kept, dict) and kept.keys() >= keys:
+            fact = kept
         else:
             try:
                 fact = read(path)
@@ -84,6 +87,7 @@ def _tissue_fact(path: Path) -> Fact:
         "pieces": len(polygons),
         "holes": sum(len(polygon.interiors) for polygon in polygons),
         "mpp": None if recipe is None else number(recipe.facts.get("level0_mpp")),
+        "given_mpp": None if recipe is None else number(recipe.settings.get("mpp")),
     }
 
 

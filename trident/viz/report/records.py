@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from trident.store.layout import JobLayout, grid_name
-from trident.store.processes import Liveness, ProcessIdentity, liveness
+from trident.store.processes import Liveness
+from trident.store.runs import ENDED_ABRUPTLY, run_liveness
 from trident.viz.report.values import listing, load_object, mapping, number, text
 
 State = Mapping[str, Any]
@@ -28,6 +29,7 @@ class Records:
     Attributes:
         states: slide name -> its newest state.
         planned: slide name -> path relative to the slide folder, of every slide of the newest job.
+        given_mpp: slide name -> µm/px of level 0 that the newest job was given for it.
         runs: manifests, newest first.
         running: whether a run seems to be at work now.
         grid: patch grid of the newest job.
@@ -37,6 +39,7 @@ class Records:
 
     states: Mapping[str, State]
     planned: Mapping[str, str]
+    given_mpp: Mapping[str, float]
     runs: tuple[State, ...]
     running: bool
     grid: str | None
@@ -55,7 +58,8 @@ def read_records(job_dir: Path) -> Records:
             problems.append(f"{_shown(path)}: this state file is damaged (it names no slide or no tasks)")
         elif str(state.get("updated_at")) >= str(states.get(name, {}).get("updated_at", "")):
             states[name] = state  # a slide folder that has moved leaves two states of one slide
-    runs = [manifest for _, manifest in _objects(layout.runs_dir, problems)]
+    last_sign = _newest_change(layout.states_dir)
+    runs = [_as_it_ended(manifest, last_sign) for _, manifest in _objects(layout.runs_dir, problems)]
     runs.sort(key=lambda run: str(run.get("started_at")), reverse=True)
     job = _newest_job(layout, problems)
     settings = mapping(job.get("settings"))
@@ -64,10 +68,21 @@ def read_records(job_dir: Path) -> Records:
         for slide in map(mapping, listing(job.get("slides")))
         if (name := text(slide.get("name")))
     }
-    last_sign = _newest_change(layout.states_dir)
-    running = any(_is_running(run, last_sign) for run in runs)
+    given_mpp = {
+        name: mpp
+        for slide in map(mapping, listing(job.get("slides")))
+        if (name := text(slide.get("name"))) and (mpp := number(slide.get("mpp")))
+    }
+    running = any(run.get("status") == "running" for run in runs)
     return Records(
-        states, planned, tuple(runs), running, _grid_of(settings), text(settings.get("wsi_dir")), tuple(problems)
+        states,
+        planned,
+        given_mpp,
+        tuple(runs),
+        running,
+        _grid_of(settings),
+        text(settings.get("wsi_dir")),
+        tuple(problems),
     )
 
 
@@ -107,12 +122,17 @@ def _newest_change(folder: Path) -> float:
         return 0.0
 
 
-def _is_running(manifest: State, last_sign: float) -> bool:
-    host, pid = text(manifest.get("host")), number(manifest.get("pid"))
-    if manifest.get("status") != "running" or host is None or pid is None or pid <= 0:
-        return False
-    found = liveness(ProcessIdentity(host, int(pid)), last_sign)
-    return found is Liveness.ALIVE or (found is Liveness.UNKNOWN and time.time() - last_sign < SILENT_RUN_S)
+def _as_it_ended(manifest: State, last_sign: float) -> State:
+    """A manifest that says `running`, as it is: in error where the process is gone, without a status where unknown."""
+    if manifest.get("status") != "running":
+        return manifest
+    found = run_liveness(manifest, last_sign)
+    if found is Liveness.DEAD:
+        return {**manifest, "status": "error", "error": ENDED_ABRUPTLY}
+    names_nobody = text(manifest.get("host")) is None or number(manifest.get("pid")) is None
+    if found is Liveness.UNKNOWN and (names_nobody or time.time() - last_sign >= SILENT_RUN_S):
+        return {**manifest, "status": None}
+    return manifest
 
 
 def _shown(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -54,9 +54,29 @@ def find_grids(job_dir: Path, newest: str | None) -> list[str]:
     return [newest, *(name for name in found if name != newest)] if newest else found
 
 
-def find_stages(job_dir: Path, grids: Sequence[str], tasks: Iterable[str]) -> list[StageColumn]:
-    """Every stage that left a file, and every one of `tasks` (keys of state files), in the order of the pipeline."""
+def due_tasks(states: Iterable[Mapping[str, Any]], grids: list[str]) -> frozenset[str]:
+    """Tasks of states whose record is about the newest grid, the first one: they are due there for every slide."""
+    return frozenset(
+        str(task)
+        for state in states
+        for task, entry in mapping(state.get("tasks")).items()
+        if grids and _grid_of(mapping(entry), grids) == grids[0]
+    )
+
+
+def find_stages(
+    job_dir: Path, grids: Sequence[str], tasks: Iterable[str], due: Collection[str] | None = None
+) -> list[StageColumn]:
+    """Every stage that left a file, and every one of `tasks`, in the order of the pipeline.
+
+    Args:
+        job_dir: the job directory.
+        grids: its patch grids, the newest first.
+        tasks: keys of state files.
+        due: those of them that the newest grid is to have, whatever other grids have; None: all.
+    """
     keys = sorted(set(tasks))
+    elsewhere = {path.name for grid in grids[1:] for path in JobLayout(job_dir, grid).grid_dir.glob("*features_*")}
     outlines = _slides(job_dir / "contours_geojson", ".geojson")
     columns = [StageColumn(SEGMENTATION, None, outlines)]
     if not grids:  # whatever was tried left no folder, and its errors must still show
@@ -69,7 +89,8 @@ def find_stages(job_dir: Path, grids: Sequence[str], tasks: Iterable[str]) -> li
             folders = {_folder(layout, key).name: key for key in keys if key.startswith(f"{kind}:")}
             on_disk = {path.name for path in layout.grid_dir.glob(f"{prefix}*") if path.is_dir()}
             # An encoder that has no folder yet is due in the newest grid, which comes first.
-            for name in sorted(on_disk | (folders.keys() if number_of_grid == 0 else set())):
+            awaited = {name for name, key in folders.items() if due is None or key in due or name not in elsewhere}
+            for name in sorted(on_disk | (awaited if number_of_grid == 0 else set())):
                 task = folders.get(name, f"{kind}:{name.removeprefix(prefix)}")
                 columns.append(StageColumn(task, grid, _slides(layout.grid_dir / name, ".h5")))
     return columns

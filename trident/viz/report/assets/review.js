@@ -57,10 +57,12 @@ const review = (() => {
 
 /** CSV with the column `wsi` that `--custom_list_of_wsis` reads; slides whose file is not known cannot be listed. */
 function reviewCsv(chosen) {
-  const rows = chosen
-    .filter((slide) => slide.rel_path)
-    .map((slide) => [slide.rel_path, review.of(slide).qc, review.of(slide).note]);
-  return [["wsi", "qc", "note"], ...rows].map((row) => `${row.map(csvCell).join(",")}\n`).join("");
+  const listed = chosen.filter((slide) => slide.rel_path);
+  const withMpp = listed.some((slide) => slide.given_mpp); // else a run with this list would lose what it was given
+  const rows = listed.map((slide) => [
+    slide.rel_path, review.of(slide).qc, review.of(slide).note, ...(withMpp ? [String(slide.given_mpp ?? "")] : []),
+  ]);
+  return [["wsi", "qc", "note", ...(withMpp ? ["mpp"] : [])], ...rows].map((row) => `${row.map(csvCell).join(",")}\n`).join("");
 }
 
 const csvCell = (value) => (/[",\r\n]|^\s|\s$/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
