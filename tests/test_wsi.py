@@ -218,6 +218,19 @@ def test_patch_features_of_an_own_model(wsi: WSI, slide_path: Path, tissue_file:
     assert found.attributes["encoder"] == "mean-colour"
 
 
+def test_features_as_a_tensor(wsi: WSI, tissue_file: Path, tmp_path: Path) -> None:
+    wsi.tissue_seg_path = str(tissue_file)
+    coords = wsi.extract_tissue_coords(20, 128, tmp_path)
+    for factor in (1.0, 2.0):  # the second call replaces what the first has made
+        encoder = _mean_colour()
+        encoder.model.scale.data *= factor  # type: ignore[union-attr]
+        path = wsi.extract_patch_features(encoder, coords, tmp_path / "feats", device="cpu", saveas="pt")
+        assert path == str(tmp_path / "feats" / "drawn.pt")
+        tensor = torch.load(path, weights_only=True)
+        np.testing.assert_array_equal(tensor.numpy(), h5.read_features(tmp_path / "feats" / "drawn.h5").features)
+        assert tensor.max() == pytest.approx(factor, abs=0.1)
+
+
 def test_slide_features(wsi: WSI, slide_path: Path, tissue_file: Path, tmp_path: Path) -> None:
     coords = _coords_file(tmp_path, slide_path, tissue_file)
     patches = wsi.extract_patch_features(encoder_factory("stain-stats"), coords, tmp_path / "feats", device="cpu")

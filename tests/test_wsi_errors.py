@@ -90,9 +90,9 @@ ERRORS: dict[str, tuple[Callable[[Path, Path], object], type[TridentError], str]
         "no.h5",
     ),
     "saveas": (
-        lambda slide, tmp: load_wsi(slide).extract_patch_features(_mean_colour(), tmp / "c.h5", tmp, saveas="pt"),
+        lambda slide, tmp: load_wsi(slide).extract_patch_features(_mean_colour(), tmp / "c.h5", tmp, saveas="npy"),
         NotAvailableError,
-        "'pt'",
+        "'npy'",
     ),
     "no patch encoder": (
         lambda slide, tmp: load_wsi(slide).extract_patch_features(_NO_MODEL, tmp / "c.h5", tmp, device="cpu"),

@@ -221,12 +221,12 @@ class WSI(LazySlide):
             coords_path: ours, TRIDENT's or CLAM's.
             save_features: folder of the output.
             device: `cpu`, `cuda`, `cuda:1`; the CPU, with a warning, where there is no GPU.
-            saveas: `h5` is what this version has.
+            saveas: `h5`, or `pt`: a tensor, float32 (N, D), for `torch.load` beside the HDF5 file that it is made from.
             batch_limit: patches encoded at once; halved as often as it takes where the device's memory runs out.
             verbose: show progress on stderr.
 
         Returns:
-            `<save_features>/<name>.h5`.
+            `<save_features>/<name>.h5`, or `.pt`.
 
         Raises:
             NotAvailableError: another `saveas`.
@@ -234,7 +234,7 @@ class WSI(LazySlide):
             StoreError: the coordinates cannot be used, or the output cannot be written.
             TridentError: the slide does not decode, or the encoder gives NaN or infinity.
         """
-        check_saveas(saveas)
+        check_saveas(saveas, ("h5", "pt"))
         check_patch_encoder(patch_encoder)
         context = self._context(PATCH_FEATURES, save_features, device)
         stage = PatchFeaturesStage.of_model(
@@ -246,7 +246,16 @@ class WSI(LazySlide):
             batch_size=batch_limit,
             output=context.layout.job_dir / f"{self.name}.h5",
         )
-        return _make(stage, verbose)
+        made = _make(stage, verbose)
+        return made if saveas == "h5" else self._save_tensor(Path(made), patch_encoder.enc_name)
+
+    def _save_tensor(self, features: Path, encoder: str) -> str:
+        from trident.export.slides import export_slides
+
+        outcome = export_slides([(self.name, features)], features.parent, "pt", encoder=encoder, overwrite=True)
+        if outcome.problems:
+            raise StoreError(outcome.problems[0])
+        return str(features.with_suffix(".pt"))
 
     def extract_slide_features(
         self,

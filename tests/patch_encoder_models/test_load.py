@@ -21,6 +21,7 @@ def test_names() -> None:
     assert models.CustomInferenceEncoder is models.load.CustomInferenceEncoder is CustomInferenceEncoder
     assert tuple(models.encoder_registry) == AVAILABLE_PATCH_ENCODERS
     assert models.encoder_registry["stain-stats"]().enc_name == "stain-stats"
+    assert models.encoder_factory(model_name="stain-stats").enc_name == "stain-stats"
 
 
 @pytest.mark.parametrize("module", [models, models.load])

@@ -70,6 +70,21 @@ def test_files_of_an_earlier_run_are_replaced(reader, tmp_path):
         assert image.size == (64, 64)
 
 
+@pytest.mark.parametrize("left", [3, 0])
+def test_images_of_earlier_coordinates_go_and_other_files_stay(reader, tmp_path, left):
+    dump_patches(reader, COORDS, tmp_path, image_format="jpg")
+    (tmp_path / "notes.png").write_bytes(b"a user's own")
+    dump_patches(reader, COORDS[1 : 1 + left], tmp_path)
+    expected = [f"{index:06d}_x{x}_y{y}.png" for index, (x, y) in enumerate(COORDS[1 : 1 + left].tolist())]
+    assert names(tmp_path) == [*expected, "notes.png"]
+
+
+def test_images_beyond_a_lower_limit_stay(reader, tmp_path):
+    dump_patches(reader, COORDS, tmp_path)
+    assert dump_patches(reader, COORDS, tmp_path, limit=1) == 1
+    assert len(names(tmp_path)) == 4
+
+
 def test_an_undecodable_patch_stops_the_dump_and_leaves_no_temporary_file(array_slide, tmp_path):
     slide = array_slide()
     slide.undecodable.add((64, 0))

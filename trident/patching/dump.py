@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ from trident.patching.reader import PatchReader
 from trident.store.atomic import begin, discard, store_error
 
 _N_THREADS = 4
+_IMAGE_NAME = re.compile(r"\d{6,}_x-?\d+_y-?\d+\.(png|jpg)")
 
 
 def dump_patches(
@@ -32,7 +34,7 @@ def dump_patches(
     Args:
         reader: gives the pixels.
         coords: top-left corners (x, y) in level-0 pixels, (N, 2).
-        folder: created where it is missing; files of the same names are replaced.
+        folder: created where it is missing; patch images in it that are not of these coordinates are removed.
         limit: write the first so many patches; 0 writes all.
         image_format: `png` or `jpg`.
         jpeg_quality: 1 to 100, for `jpg`.
@@ -53,13 +55,14 @@ def dump_patches(
     if not 1 <= jpeg_quality <= 100:
         raise SettingsError(f"--dump_patches_jpeg_quality is {jpeg_quality}; it must lie between 1 and 100")
     chosen = coords[:limit] if limit else coords
+    _remove_others(folder, coords)
     if not len(chosen):
         return 0
 
     def write(index: int) -> None:
         x, y = int(chosen[index, 0]), int(chosen[index, 1])
         image = Image.fromarray(reader.read(x, y))
-        _write_image(folder / f"{index:06d}_x{x}_y{y}.{image_format}", image, jpeg_quality)
+        _write_image(folder / f"{_stem(index, x, y)}.{image_format}", image, jpeg_quality)
 
     pool = ThreadPoolExecutor(_N_THREADS, thread_name_prefix="dump-patches")
     try:
@@ -70,6 +73,23 @@ def dump_patches(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return len(chosen)
+
+
+def _stem(index: int, x: int, y: int) -> str:
+    return f"{index:06d}_x{x}_y{y}"
+
+
+def _remove_others(folder: Path, coords: NDArray[np.int64]) -> None:
+    """Remove images of earlier coordinates, whose numbers would stand for two patches; no other file is touched."""
+    current = {_stem(index, x, y) for index, (x, y) in enumerate(coords.tolist())}
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if _IMAGE_NAME.fullmatch(path.name) and path.stem not in current:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise store_error(path, error, "removed") from error
 
 
 def _write_image(path: Path, image: Image.Image, jpeg_quality: int) -> None:

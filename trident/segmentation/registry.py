@@ -32,7 +32,7 @@ def check_available(name: str) -> None:
     """
     if name not in SEGMENTER_NAMES:
         close = difflib.get_close_matches(name, SEGMENTER_NAMES, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = f"; did you mean {close[0]}?" if close else "."
         raise SettingsError(f"--segmenter {name} is unknown{hint} Choose one of: {', '.join(SEGMENTER_NAMES)}")
 
 

@@ -12,7 +12,7 @@ import platform
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property, partial
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import trident
-from trident.errors import RecipeMismatchError, StageNotRequestedError, StoreError
+from trident.errors import MissingMppError, RecipeMismatchError, StageNotRequestedError, StoreError
 from trident.slides.base import Slide
 from trident.slides.discovery import SlideSource
 from trident.staging.cache import SlideCache
@@ -295,13 +295,12 @@ class Stage(ABC):
 
 
 def slide_meta(slide: Slide) -> dict[str, Any]:
-    """The `meta` block of a state file."""
-    return {
-        "dimensions": slide.dimensions,
-        "mpp": slide.mpp,
-        "mag": slide.magnification,
-        "level_count": len(slide.level_dimensions),
-    }
+    """The `meta` block of a state file; None for what is unknown, since CLAM's coordinates need no µm/px."""
+    mpp, mag = None, None
+    with suppress(MissingMppError):
+        mpp = slide.mpp
+        mag = slide.magnification
+    return {"dimensions": slide.dimensions, "mpp": mpp, "mag": mag, "level_count": len(slide.level_dimensions)}
 
 
 def run_stage(

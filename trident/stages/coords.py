@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trident.errors import SettingsError
+from trident.errors import SettingsError, StoreError
 from trident.job import COORDS
 from trident.slides.base import Slide
 from trident.slides.discovery import SlideSource
-from trident.stages.base import Progress, StageContext, StageResult, slide_meta
+from trident.stages.base import Condition, Progress, StageContext, StageResult, Status, slide_meta
 from trident.stages.h5_stage import H5Stage
 from trident.stages.segmentation import SegmentationStage
 
 if TYPE_CHECKING:
-    from trident.patching.grid import PatchGeometry
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from trident.patching.grid import PatchGeometry, ReadPlan
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,50 @@ class CoordsStage(H5Stage):
 
         return digests.coords_digest(self.output)
 
+    def status(self) -> Status:
+        found = super().status()
+        if found.done and self.kind in self.context.made and self._lacks_images():
+            return Status(Condition.MISSING, "patch images not made yet")
+        return found
+
+    def _lacks_images(self) -> bool:
+        """Whether images are asked for of coordinates that exist, and there are fewer than that."""
+        from trident.store import h5
+
+        if self.dump is None:
+            return False
+        try:
+            text = self.context.view.fact(self.output, "patches", lambda: str(len(h5.read_coords(self.output).coords)))
+        except StoreError:  # for whoever needs the coordinates to report
+            return False
+        wanted = min(int(text), self.dump.limit or int(text))
+        folder = self.context.layout.patch_images_dir(self.source.name)
+        return sum(1 for _ in folder.glob(f"*.{self.dump.image_format}")) < wanted
+
     def produce(self, progress: Progress) -> StageResult:
+        if self.dump is not None and super().status().done:
+            return self._add_images()
+        return self._make_coords()
+
+    def _add_images(self) -> StageResult:
+        """Images of the patches of coordinates that are done and stay as they are."""
+        from trident.patching.legacy import plan_from_attributes
+        from trident.store import h5
+
+        found = h5.read_coords(self.output)
+        with self.open_slide() as slide:
+            plan = plan_from_attributes(found.attributes, slide, source=self.output).plan
+            dumped = self._dump(slide, plan, found.coords)
+            return StageResult(
+                f"{len(found.coords)} patches, {dumped} saved as images",
+                {"coords": self.output, "patch_images": self.context.layout.patch_images_dir(self.source.name)},
+                meta=slide_meta(slide),
+                reader_type=slide.reader_type,
+                notes=list(slide.notes),
+            )
+
+    def _make_coords(self) -> StageResult:
+        from trident.patching.grid import plan_read
         from trident.patching.tissue import select_on_tissue
         from trident.store import geojson, h5
         from trident.store.atomic import atomic_path
@@ -183,7 +229,8 @@ class CoordsStage(H5Stage):
                 picture = draw_patches(slide_thumbnail(slide), coords, geometry.side_level0_px, slide.dimensions)
                 with atomic_path(layout.coords_image(name)) as path:
                     save_jpeg(path, picture)
-            dumped = self._dump(slide, geometry, coords) if self.dump else None
+            plan = plan_read(geometry, slide.level_downsamples)
+            dumped = self._dump(slide, plan, coords) if self.dump else None
             recipe = self.wanted_recipe(inputs, reader=slide.reader_type, level0_mpp=slide.mpp)
             h5.write_coords(self.output, coords, geometry.attributes(name, str(layout.grid_dir)), recipe)
             message = (
@@ -198,14 +245,13 @@ class CoordsStage(H5Stage):
                 message, outputs, meta=slide_meta(slide), reader_type=slide.reader_type, notes=list(slide.notes)
             )
 
-    def _dump(self, slide: Slide, geometry: Any, coords: Any) -> int:
+    def _dump(self, slide: Slide, plan: ReadPlan, coords: NDArray[np.int64]) -> int:
         from trident.patching.dump import dump_patches
-        from trident.patching.grid import plan_read
         from trident.patching.reader import PatchReader
 
         assert self.dump is not None
         return dump_patches(
-            PatchReader(slide, plan_read(geometry, slide.level_downsamples)),
+            PatchReader(slide, plan),
             coords,
             self.context.layout.patch_images_dir(self.source.name),
             limit=self.dump.limit,

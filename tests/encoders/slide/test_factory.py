@@ -78,7 +78,12 @@ def test_files_beside_downloaded_weights_are_fetched(
         ("chief", {}, WeightsError, "download CHIEF_pretraining.pth from the Google Drive folder that the README"),
         ("mean-uni", {}, SettingsError, "did you mean"),
         ("mean-uni_v1", {"weights_path": "w.bin"}, SettingsError, "has no weights"),
-        ("mean-uni_v1", {"heads": 2}, SettingsError, "no option heads; its options are weights_path, freeze"),
+        (
+            "mean-uni_v1",
+            {"heads": 2},
+            SettingsError,
+            "no option heads; its options are weights_path, pretrained, freeze",
+        ),
         ("titan", {"trust_remote_code": True}, SettingsError, "titan has no option trust_remote_code"),
         ("feather", {"weights_path": "/nowhere/w.pth"}, WeightsError, "/nowhere/w.pth: no such file"),
     ],

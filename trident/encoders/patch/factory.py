@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def encoder_factory(
-    name: str, *, weights_path: Path | str | None = None, img_size: int | None = None, **kwargs: object
+    model_name: str, *, weights_path: Path | str | None = None, img_size: int | None = None, **kwargs: object
 ) -> PatchEncoder:
-    """The patch encoder `name` with its weights, on the CPU, in evaluation mode.
+    """The patch encoder `model_name` with its weights, on the CPU, in evaluation mode.
 
     Args:
-        name: one of `AVAILABLE_PATCH_ENCODERS`, `timm/<model>` for any model of timm, or the name of an installed
+        model_name: one of `AVAILABLE_PATCH_ENCODERS`, `timm/<model>` for any model of timm, or the name of an installed
             plugin.
         weights_path: weights file, or the folder that holds it; None looks in the registry of local weights, then on
             the hub.
@@ -36,14 +36,14 @@ def encoder_factory(
         NotAvailableError: a known encoder that this version does not have.
         WeightsError: the weights are missing, damaged or those of another model.
     """
-    declared = spec(name)
+    declared = spec(model_name)
     if declared.plugin:
         return plugins.build(declared, weights_path=weights_path, img_size=img_size, **kwargs)
     options = declared.resolve_options(kwargs)
     check_img_size(declared, img_size)
     found = weights.fetch(declared, weights_path)
     if found is None and declared.filenames:
-        raise WeightsError(f"{name}: its weights are not published on the hub; give a file as weights_path")
+        raise WeightsError(f"{model_name}: its weights are not published on the hub; give a file as weights_path")
 
     import torch
 

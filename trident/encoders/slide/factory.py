@@ -21,32 +21,50 @@ logger = logging.getLogger(__name__)
 
 
 def encoder_factory(
-    name: str, *, weights_path: Path | str | None = None, freeze: bool = True, **kwargs: object
+    model_name: str,
+    *,
+    weights_path: Path | str | None = None,
+    pretrained: bool = True,
+    freeze: bool = True,
+    **kwargs: object,
 ) -> SlideEncoder:
-    """The slide encoder `name` with its weights, float32, on the CPU.
+    """The slide encoder `model_name` with its weights, float32, on the CPU.
 
     Args:
-        name: one of `AVAILABLE_SLIDE_ENCODERS`.
+        model_name: one of `AVAILABLE_SLIDE_ENCODERS`.
         weights_path: weights file, or the folder that holds it; None looks in the registry of local weights, then on
             the hub.
+        pretrained: False looks for no weights, which only encoders that may do without them allow (`abmil`, `mean-*`).
         freeze: True for inference (evaluation mode, no gradients); False for training (training mode, gradients).
         kwargs: the options that the encoder's declaration names, such as `n_heads` of abmil.
 
     Raises:
-        SettingsError: unknown name or option, or a path for an encoder without weights.
+        SettingsError: unknown name or option, a path for an encoder without weights, or one that needs its weights.
         NotAvailableError: an encoder that nobody can run.
         WeightsError: the weights are missing, damaged or those of another model.
     """
-    declared = replace(spec(name), name=name)  # an older spelling stays the name of its outputs
+    declared = replace(spec(model_name), name=model_name)  # an older spelling stays the name of its outputs
     unknown = sorted(kwargs.keys() - set(declared.options))
     if unknown:
-        options = ", ".join(("weights_path", "freeze", *declared.options))
-        raise SettingsError(f"slide encoder {name} has no option {', '.join(unknown)}; its options are {options}")
-    found = _find(declared, weights_path)
+        options = ", ".join(("weights_path", "pretrained", "freeze", *declared.options))
+        raise SettingsError(f"slide encoder {model_name} has no option {', '.join(unknown)}; its options are {options}")
+    if not pretrained:
+        _check_without_weights(declared, weights_path)
+    found = _find(declared, weights_path) if pretrained else None
     encoder = _builder(declared)(declared, None if found is None else found.path, **kwargs)
     if found is not None:
         encoder.weights_sha256 = found.sha256
     return encoder.train(not freeze).requires_grad_(not freeze)
+
+
+def _check_without_weights(declared: SlideEncoderSpec, weights_path: Path | str | None) -> None:
+    """Check that an encoder can be built with pretrained=False."""
+    if weights_path is not None:
+        raise SettingsError(f"slide encoder {declared.name}: pretrained=False and weights_path exclude each other")
+    if (declared.filenames or declared.remote_code) and not declared.weights_optional:
+        raise SettingsError(
+            f"slide encoder {declared.name} is of use only with its weights; leave out pretrained=False"
+        )
 
 
 def _find(declared: SlideEncoderSpec, weights_path: Path | str | None) -> weights.WeightsFile | None:
