@@ -9,6 +9,7 @@ import luigi.retcodes
 
 from luigi_tasks import events
 from luigi_tasks.convert import ConvertPyramidalTiff
+from luigi_tasks.patient_scheduler import LostScheduler
 from luigi_tasks.pool import PoolPatients
 from luigi_tasks.run_cohort import RunCohort
 from luigi_tasks.tasks import PatchCoords, PatchFeatures, SegmentSlide, SlideEmbedding
@@ -34,6 +35,8 @@ _RETURN_CODES = {
     "scheduling_error": exit_codes.UNEXPECTED,
     "unhandled_exception": exit_codes.UNEXPECTED,
 }
+_PATIENCE = {"rpc-retry-attempts": 5, "rpc-retry-wait": 6}
+"""Of `luigi` itself with a luigid that does not answer: as long as the tasks of a run have with it."""
 
 
 def _set_defaults() -> None:
@@ -48,9 +51,15 @@ def _set_defaults() -> None:
     for name, code in _RETURN_CODES.items():
         if not config.has_option("retcode", name):
             config.set("retcode", name, str(code))
+    for name, value in _PATIENCE.items():
+        if not config.has_option("core", name) and not config.has_option("core", name.replace("-", "_")):
+            config.set("core", name, str(value))
+    # Luigi knows them as options of its connection alone, and would warn that `core` does not.
+    luigi.interface.core.ignore_unconsumed.update(name.replace("-", "_") for name in _PATIENCE)
     interface = logging.getLogger("luigi-interface")
     if not any(isinstance(known, HideExpectedTracebacks) for known in interface.filters):
         interface.addFilter(HideExpectedTracebacks())
+        interface.addFilter(LostScheduler())
 
 
 _set_defaults()

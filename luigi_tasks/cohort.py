@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from luigi.task import flatten
 
 from luigi_tasks.display import display
 from luigi_tasks.engine import Engine, SchedulerChoice, build
@@ -156,21 +158,41 @@ class CohortRun:
         self.stages.fetch_weights(kinds)
 
     def _runnable(self, statuses: dict[StageId, Status]) -> list[str]:
-        """Slides with something left to do and no failure in this run, in order."""
-        failed = {slide for slide, _ in LEDGER.failures}
-        return list(
-            dict.fromkeys(slide for (slide, _), status in statuses.items() if not status.done and slide not in failed)
-        )
+        """Slides with something left to do that does not wait for a failure of this run, in order."""
+        failed = LEDGER.failed_slides()
+        left = (stage_id for stage_id, status in statuses.items() if not status.done)
+        return list(dict.fromkeys(stage_id[0] for stage_id in left if self._may_begin(stage_id, failed)))
+
+    def _may_begin(self, stage_id: StageId, failed_slides: Collection[str]) -> bool:
+        """Whether neither this stage nor one that it needs has failed in this run.
+
+        An embedding goes on where another patch encoder of the same pass failed than the one it needs.
+        """
+        slide, key = stage_id
+        if slide not in failed_slides:
+            return True
+        stage: Stage | None = self.stages.of_key(key, slide)
+        while stage is not None and (slide, stage.key) not in LEDGER.failures:
+            stage = stage.needs
+        return stage is None
 
     def _shards(self, slides: list[str]) -> Iterator[list[str]]:
         for start in range(0, len(slides), SHARD):
             yield slides[start : start + SHARD]
 
     def _tasks(self, slides: list[str], statuses: dict[StageId, Status]) -> Iterator[SlideTask]:
+        """The tasks to ask Luigi for: the last of each chain, since it adds what a task needs by itself.
+
+        Asked for each of a chain's four tasks, it would announce ten.
+        """
+        failed = LEDGER.failed_slides()
         for slide in slides:
-            kinds = (key.partition(":")[0] for key in self.job.stages if not statuses[slide, key].done)
-            for kind in dict.fromkeys(kinds):  # several encoders are one task: each patch is read once
-                yield task_for(kind, self.job_path, slide)
+            left = (key for key in self.job.stages if not statuses[slide, key].done)
+            # several encoders are one task: each patch is read once
+            kinds = dict.fromkeys(key.partition(":")[0] for key in left if self._may_begin((slide, key), failed))
+            tasks = [task_for(kind, self.job_path, slide) for kind in kinds]
+            needed = {before.task_id for task in tasks for before in flatten(task.requires())}
+            yield from (task for task in tasks if task.task_id not in needed)
 
     def _must_stop(self) -> bool:
         return bool(LEDGER.failures) and not self.job.settings.skip_errors

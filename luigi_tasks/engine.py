@@ -20,12 +20,13 @@ from luigi import rpc, scheduler, worker
 from luigi.cmdline_parser import CmdlineParser
 from luigi.retcodes import retcode
 
+from luigi_tasks.patient_scheduler import PatientScheduler
 from trident import exit_codes
 from trident.errors import SettingsError, TridentError
 from trident.job import Job
+from trident.store.redact import redact_text
 
 _ANSWER_S = 10.0
-_RPC_ATTEMPTS, _RPC_WAIT_S = 15, 2
 _WAIT_S = 1.0
 _WAIT_JITTER_S = 0.2
 _NEVER_S = 10**9
@@ -41,6 +42,8 @@ def set_exit_code(code: int) -> None:
         codes = retcode()
         if codes.task_failed in (exit_codes.STOPPED, exit_codes.FINISHED_WITH_FAILURES):
             codes.task_failed = code
+        if code == exit_codes.USAGE and codes.unhandled_exception == exit_codes.UNEXPECTED:
+            codes.unhandled_exception = code  # Luigi cannot tell a luigid that was lost how the task ended
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ def choose_scheduler(job: Job) -> SchedulerChoice:
     """The scheduler that the `luigi` command line names; else that of the job's options."""
     if CmdlineParser.get_instance() is None:
         return SchedulerChoice(job.settings.scheduler_url)
+    return scheduler_of_command_line()
+
+
+def scheduler_of_command_line() -> SchedulerChoice:
+    """The scheduler that `luigi` itself will use: without any option it is a luigid at Luigi's usual address."""
     core = luigi.interface.core()
     if core.local_scheduler:
         return SchedulerChoice(None)
@@ -80,7 +88,10 @@ def require_luigid(choice: SchedulerChoice) -> None:
 
 
 def _no_answer(choice: SchedulerChoice, error: Exception) -> TridentError:
-    return TridentError(f"{choice.url}: luigid does not answer ({error}); start it, or run without its address")
+    return TridentError(
+        f"{redact_text(str(choice.url))}: luigid does not answer ({error}); start it, or run without its address "
+        "(`luigi`: with --local-scheduler)"
+    )
 
 
 class TaskThread(threading.Thread):
@@ -172,16 +183,19 @@ class Engine:
         self._worker: worker.Worker | None = None
 
     def create_local_scheduler(self) -> LockedScheduler:
-        """A scheduler in this process."""
+        """A scheduler in this process; with one worker, which cannot die alone, there is nothing to prune."""
         return LockedScheduler(
-            scheduler.Scheduler(prune_on_get_work=True, record_task_history=False, retry_delay=_NEVER_S)
+            scheduler.Scheduler(prune_on_get_work=False, record_task_history=False, retry_delay=_NEVER_S)
         )
 
-    def create_remote_scheduler(self, url: str) -> rpc.RemoteScheduler:
-        """A running luigid; one that is started again within half a minute is waited for."""
-        remote = rpc.RemoteScheduler(url)
-        remote._rpc_retry_attempts, remote._rpc_retry_wait = _RPC_ATTEMPTS, _RPC_WAIT_S
-        return remote
+    def create_remote_scheduler(self, url: str) -> PatientScheduler:
+        """A running luigid, which now forgets workers that died: their tasks can be announced again.
+
+        To prune at every request for work, as luigid's `prune_on_get_work` does, costs time for each task it remembers.
+        """
+        remote: Any = PatientScheduler(url)
+        remote.prune()
+        return remote  # type: ignore[no-any-return]
 
     def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> worker.Worker:
         """One worker; Luigi's own default of five seconds' idle wait is far too long."""

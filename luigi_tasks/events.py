@@ -38,6 +38,10 @@ class Ledger:
         self.on_failure: Callable[[], None] | None = None
         """Called after each stage that failed."""
 
+    def failed_slides(self) -> set[str]:
+        """Slides with a stage that failed."""
+        return {slide for slide, _ in self.failures}
+
     def clear(self) -> None:
         """Forget everything."""
         self.results.clear()

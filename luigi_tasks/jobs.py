@@ -13,6 +13,7 @@ from typing import Any
 
 from luigi.cmdline_parser import CmdlineParser
 
+from luigi_tasks.engine import require_luigid, scheduler_of_command_line
 from trident.errors import TridentError
 from trident.exit_codes import USAGE
 from trident.job import Job, create_job, load_job
@@ -49,14 +50,25 @@ def resolve(values: dict[str, Any], *, kinds: tuple[str, ...] | None = None, run
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """On the `luigi` command line a wrong option ends the process with one line; elsewhere the error goes on."""
+    """On the `luigi` command line a wrong option, or a luigid that is not there, ends the process with one line.
+
+    Elsewhere the error goes on.
+    """
     try:
         yield
+        if CmdlineParser.get_instance() is not None:
+            _require_luigid()
     except TridentError as error:
         if CmdlineParser.get_instance() is None:
             raise
         sys.stderr.write(f"error: {error}\n")
         sys.exit(USAGE)
+
+
+@lru_cache(maxsize=1)
+def _require_luigid() -> None:
+    """Once, when the first task is made: a luigid that is restarted during a run is waited for."""
+    require_luigid(scheduler_of_command_line())
 
 
 @lru_cache(maxsize=16)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
+from luigi.rpc import RPCError
 
 from luigi_tasks import html_report, report
 from luigi_tasks.cohort import CohortRun, Outcome
@@ -26,6 +28,8 @@ from trident.store.runs import RunManifest
 
 logger = logging.getLogger(__name__)
 
+_SHOW_EVERY_S = 1.0
+
 
 @with_options
 class RunCohort(luigi.Task):
@@ -38,6 +42,8 @@ class RunCohort(luigi.Task):
     _cohort: CohortRun | None = None
     problem: Exception | None = None
     """What kept the run from reaching its end, where that is not a slide's failure."""
+    _shown = float("-inf")
+    """When luigid's page was last told how far the run is."""
 
     @classmethod
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
@@ -89,6 +95,7 @@ class RunCohort(luigi.Task):
             self._clear_dead_locks(job)
             LEDGER.listener = self._show_progress
             outcome = cohort.execute()
+            self._show_progress(at_once=True)
             report.write_summary(job, outcome, manifest)
         except BaseException as error:
             manifest.finish("error", error=describe_error(error))
@@ -112,15 +119,22 @@ class RunCohort(luigi.Task):
             ):
                 logger.info("%s: lock removed: %s", path, why)
 
-    def _show_progress(self) -> None:
+    def _show_progress(self, *, at_once: bool = False) -> None:
         say: Any = getattr(self, "set_status_message", None)
         show: Any = getattr(self, "set_progress_percentage", None)
         if say is None:  # Luigi sets the two methods only while the task runs
             return
-        if self._cohort is not None and self._cohort.progress is not None:
-            now = self._cohort.progress.snapshot()
+        if self._cohort is None or self._cohort.progress is None:
+            return
+        if not at_once and time.monotonic() - self._shown < _SHOW_EVERY_S:
+            return  # each of the two is a request to luigid, as dear as the task itself
+        self._shown = time.monotonic()
+        now = self._cohort.progress.snapshot()
+        try:
             say(now.line())
             show(100 * (now.stages_done + now.stages_failed) // max(now.stages_total, 1))
+        except RPCError as error:  # the work goes on; the worker itself finds out whether luigid comes back
+            logger.debug("the run's progress cannot be told to luigid (%s)", error)
 
 
 def _given(job: Job) -> dict[str, object]:

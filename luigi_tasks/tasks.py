@@ -72,11 +72,14 @@ class SlideTask(luigi.Task):
         return rank * 1_000_000 + len(slide_positions(self.job)) - position
 
     def requires(self) -> luigi.Task | list[luigi.Task]:
-        """The stage before this one; none where the job only uses its output: the stage itself looks for that."""
+        """The stage before this one; none where the job only uses its output, which the stage itself looks for."""
         needs = self.stage.needs
         if needs is None or not get_job(self.job).makes(needs.kind):
             return []
-        return task_for(needs.kind, self.job, self.slide)
+        task = task_for(needs.kind, self.job, self.slide)
+        if len(task.stage.members) > 1 and _all_done(needs):
+            return []  # one of several encoders of a pass: the others, which may have failed, are not needed here
+        return task
 
     def output(self) -> StageTarget:
         """What this task makes."""
@@ -127,7 +130,7 @@ class SlideTask(luigi.Task):
                 logged = now
                 rate = done / (now - started)
                 logger.info("%s: %s: %d of %d (%.0f/s)", self.slide, self.stage.label, done, total, rate)
-            if say is None or (now - last < _REPORT_EVERY_S and done < total):
+            if say is None or now - last < _REPORT_EVERY_S:  # a request to luigid costs as much as the end of a task
                 return
             last = now
             try:
@@ -187,6 +190,15 @@ def task_for(kind: str, job: str, slide: str) -> SlideTask:
     """
     parameters: dict[str, Any] = {"job": job, "slide": slide}
     return TASK_OF_KIND[kind](**parameters)
+
+
+def _all_done(stage: Stage | None) -> bool:
+    """Whether a stage and all before it are done, so that it stays as it is."""
+    while stage is not None:
+        if not stage.status().done:
+            return False
+        stage = stage.needs
+    return True
 
 
 def _slide_of(job: str, slide: str | None) -> str:

@@ -135,8 +135,9 @@ def bench_tasks(root: Path, n_slides: int, scheduler: str, executor: str) -> dic
     start.mkdir()
     (start / "sitecustomize.py").write_text("import idle_stages\n\nidle_stages.install()\n")
     paths = os.pathsep.join(map(str, (start, HERE, ROOT)))
-    with luigid(root) if scheduler == "luigid" else local() as url:
+    with luigid(root) if scheduler == "luigid" else local() as (url, luigid_pid):
         result = run_child(options_of(root, executor=executor, scheduler_url=url), PYTHONPATH=paths)
+        luigid_mib = None if luigid_pid is None else peak_mib_of(luigid_pid)
     if result["made"] != n_slides * STAGES:
         raise SystemExit(f"{n_slides} slides: only {result['made']} stages were made")
     return {
@@ -147,18 +148,28 @@ def bench_tasks(root: Path, n_slides: int, scheduler: str, executor: str) -> dic
         "cpu_s": round(result["cpu_s"], 2),
         "ms_per_task": round(1000 * result["run_s"] / (n_slides * STAGES), 2),
         "peak_mib": round(result["peak_mib"]),
+        "luigid_peak_mib": luigid_mib,
     }
 
 
+def peak_mib_of(pid: int) -> int | None:
+    """The most memory that a running process has held; None where the system does not tell."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return next((int(line.split()[1]) // 1024 for line in status.splitlines() if line.startswith("VmHWM:")), None)
+
+
 @contextmanager
-def local() -> Iterator[None]:
+def local() -> Iterator[tuple[None, None]]:
     """Luigi's scheduler in the run's own process."""
-    yield None
+    yield None, None
 
 
 @contextmanager
-def luigid(folder: Path) -> Iterator[str]:
-    """A real luigid on a free port of this machine."""
+def luigid(folder: Path) -> Iterator[tuple[str, int]]:
+    """A real luigid on a free port of this machine: its address and process number."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -175,7 +186,7 @@ def luigid(folder: Path) -> Iterator[str]:
             time.sleep(0.1)
         else:
             raise SystemExit(f"luigid does not start; see {folder / 'luigid.log'}")
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", process.pid
     finally:
         process.terminate()
         process.wait()

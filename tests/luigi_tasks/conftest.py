@@ -61,10 +61,6 @@ class JobDir:
         found = [json.loads(path.read_text()) for path in (self.path / "runs").glob("*.json")]
         return sorted(found, key=lambda manifest: str(manifest["started_at"]))
 
-    def left_behind(self) -> list[Path]:
-        """Locks and temporary files."""
-        return [path for path in self.path.rglob("*") if path.name.endswith(".lock") or ".tmp" in path.name]
-
     def snapshot(self) -> dict[str, tuple[int, int]]:
         """Every file with its inode and time."""
         files = [path for path in self.path.rglob("*") if path.is_file()]

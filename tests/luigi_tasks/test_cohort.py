@@ -34,14 +34,16 @@ def _drop_all_but_first(content: dict[str, Any]) -> None:
     del content["features"][1:]
 
 
-def test_a_run_makes_everything_and_a_second_one_nothing(run: Run, wsis: Path, job: Any) -> None:
+def test_a_run_makes_everything_and_a_second_one_nothing(
+    run: Run, wsis: Path, job: Any, left_behind: Callable[[Path], list[Path]]
+) -> None:
     done = run("all")
     assert (done.code, done.out) == (OK, "")
     assert "2 slides: 8 stages made, 0 were done" in done.err
     for slide in "ab":
         assert all(path.is_file() for path in job.outputs(slide))
         assert set(job.statuses(slide).values()) == {"completed"}
-    assert job.left_behind() == []
+    assert left_behind(job.path) == []
     before = {slide: job.stamps(slide) for slide in "ab"}
     again = run("all")
     assert again.code == OK
@@ -82,7 +84,9 @@ def test_a_stage_without_the_one_before_it_says_so(run: Run, wsis: Path, job: An
 # What cannot be read
 
 
-def test_bad_slides_cost_only_themselves(run: Run, wsis: Path, job: Any) -> None:
+def test_bad_slides_cost_only_themselves(
+    run: Run, wsis: Path, job: Any, left_behind: Callable[[Path], list[Path]]
+) -> None:
     (wsis / "empty.svs").write_bytes(b"")
     (wsis / "folder.svs").mkdir()
     (wsis / "text.svs").write_text("404 not found")
@@ -106,7 +110,7 @@ def test_bad_slides_cost_only_themselves(run: Run, wsis: Path, job: Any) -> None
     log = (job.path / "_logs_segmentation.txt").read_text()
     assert sorted(line.split(":")[0] for line in log.splitlines()) == sorted(f"{name}.svs" for name in (*bad, "a", "b"))
     assert job.manifests()[0]["status"] == "error"
-    assert job.left_behind() == []
+    assert left_behind(job.path) == []
 
 
 def test_mended_slides_are_picked_up_by_the_next_run(run: Run, wsis: Path, job: Any) -> None:

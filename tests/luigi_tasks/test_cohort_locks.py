@@ -44,7 +44,9 @@ def test_a_lock_of_another_host_costs_its_slide_and_no_other(run: Run, wsis: Pat
     assert job.embedding("a").is_file()
 
 
-def test_a_lock_of_a_dead_process_of_this_host_is_taken_over(run: Run, wsis: Path, job: Any) -> None:
+def test_a_lock_of_a_dead_process_of_this_host_is_taken_over(
+    run: Run, wsis: Path, job: Any, left_behind: Callable[[Path], list[Path]]
+) -> None:
     child = os.fork()
     if child == 0:
         os._exit(0)
@@ -52,7 +54,7 @@ def test_a_lock_of_a_dead_process_of_this_host_is_taken_over(run: Run, wsis: Pat
     lock = _foreign_lock(job.tissue("a"), pid=child, hostname=socket.gethostname())
     assert run("seg").code == OK
     assert not lock.exists()
-    assert job.left_behind() == []
+    assert left_behind(job.path) == []
 
 
 def test_a_fresh_lock_is_not_cleared_before_its_age(run: Run, wsis: Path, job: Any) -> None:

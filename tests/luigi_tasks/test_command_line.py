@@ -34,6 +34,30 @@ def test_luigi_refuses_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "url"),
+    [
+        (["--scheduler-url=http://127.0.0.1:1"], "http://127.0.0.1:1"),
+        (["--scheduler-host=127.0.0.1", "--scheduler-port=1"], "http://127.0.0.1:1"),  # as where nothing is said
+    ],
+)
+@pytest.mark.parametrize("task", ["RunCohort", "SegmentSlide", "ConvertPyramidalTiff"])
+def test_luigi_tells_at_once_that_luigid_is_not_there(
+    task: str, scheduler: list[str], url: str, tmp_path: Path, run_program: Program, drawn_slides: Program
+) -> None:
+    wsis = drawn_slides(tmp_path / "wsis", "a.svs")
+    where = {
+        "RunCohort": f"--wsi-dir={wsis}",
+        "SegmentSlide": f"--slide-path={wsis / 'a.svs'}",
+        "ConvertPyramidalTiff": f"--input-dir={wsis}",
+    }
+    done = run_program("luigi", task, *scheduler, where[task], f"--job-dir={tmp_path / 'job'}")
+    assert done.code == USAGE
+    assert done.err.startswith(f"error: {url}: luigid does not answer")
+    assert "--local-scheduler" in done.err
+    assert done.err.count("\n") == 1  # Luigi itself would try for a minute, and show a traceback
+
+
 @pytest.mark.parametrize(("skip_errors", "code"), [(False, STOPPED), (True, FINISHED_WITH_FAILURES)])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_exit_codes_of_luigi(
