@@ -1,9 +1,10 @@
-"""Takes out of an environment what torch's CUDA wheel brings and a process on the CPU never loads.
+"""Takes out of an environment what torch's CUDA wheel brings and a process on the CPU never needs.
 
-torch of the CUDA kind cannot be imported without the CUDA libraries that its own libraries are linked with, so these
-stay. What goes are libraries that are only opened on a GPU (most of cuDNN), headers and static archives, the compiler
-for GPU code, and CuPy, which only the half of cuCIM needs that computes on a GPU. With a CPU wheel of torch nothing is
-linked with CUDA, and all of it goes. Run it with the environment's own python while the image is built.
+torch of the CUDA kind cannot be imported without the CUDA libraries that its own libraries are linked with; the large
+ones of these get a stand-in (cuda_stubs.py). What goes are libraries that are only opened on a GPU, compilers for GPU
+code, headers and static archives, CuPy with the half of cuCIM that computes on a GPU, and the tests of large packages.
+Licences and metadata stay. With a CPU wheel of torch nothing is linked with CUDA, and all of it goes. Run it with the
+environment's own python while the image is built.
 """
 
 from __future__ import annotations
@@ -16,7 +17,25 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-PACKAGES = ("triton", "cupy", "cupyx", "cupy_backends")
+from cuda_stubs import stub
+
+# Some 10 MB more are not worth a stand-in; libcudart, which is asked for GPUs, is small and stays as it is.
+LARGE_BYTES = 10 * 2**20
+FOLDERS = ("triton", "cuda", "cupy", "cupyx", "cupy_backends", "cucim/core", "cucim/skimage", "torch/include")
+OPENED_ON_A_GPU = ("torch/lib/libtorch_cuda_linalg.so",)
+TESTED = ("networkx", "numpy", "pandas", "scipy", "skimage", "sympy")
+
+CHECK = """
+import numpy, pandas, scipy, skimage, sympy, timm, torch, torchvision, transformers
+import segmentation_models_pytorch
+from cucim import CuImage
+image = torch.rand(1, 3, 64, 64)
+assert torch.nn.Conv2d(3, 8, 3)(image).shape == (1, 8, 62, 62)
+assert torch.linalg.svdvals(image).shape == (1, 3, 64)
+assert torch.fft.rfft2(image).shape == (1, 3, 64, 33)
+assert len(torchvision.ops.nms(torch.rand(4, 4), torch.rand(4), 0.5))
+assert not torch.cuda.is_available()
+"""
 
 
 def linked(site: Path) -> set[Path]:
@@ -28,35 +47,51 @@ def linked(site: Path) -> set[Path]:
     return found
 
 
-def unneeded(site: Path) -> Iterator[Path]:
-    """Files of NVIDIA's packages that no process on the CPU loads."""
-    keep = linked(site)
+def unneeded(site: Path, needed: set[Path]) -> Iterator[Path]:
+    """Files of NVIDIA's packages that no process on the CPU loads; licences are none of them."""
     for path in sorted(site.glob("nvidia/**/*")):
-        is_code = path.suffix in {".py", ".pyc"}
-        if (path.is_file() or path.is_symlink()) and not is_code and path.resolve() not in keep:
+        is_text = path.suffix in {".py", ".pyc"} or "licen" in path.name.lower()
+        if (path.is_file() or path.is_symlink()) and not is_text and path.resolve() not in needed:
             yield path
 
 
-def main() -> None:
-    """Remove them, then see whether torch still computes."""
-    site = Path(sysconfig.get_paths()["purelib"])
-    removed_bytes = 0
-    for path in unneeded(site):
-        removed_bytes += 0 if path.is_symlink() else path.stat().st_size
+def folders(site: Path) -> Iterator[Path]:
+    """Folders that go as a whole."""
+    for name in FOLDERS:
+        yield site / name
+    for name in TESTED:
+        yield from (folder for folder in sorted(site.glob(f"{name}/**/tests")) if folder.is_dir())
+
+
+def size_bytes(site: Path) -> int:
+    """Sum over all files."""
+    return sum(path.stat().st_size for path in site.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def strip(site: Path) -> None:
+    """Remove what is not needed, and put stand-ins in the place of large libraries."""
+    for name in OPENED_ON_A_GPU:
+        (site / name).unlink(missing_ok=True)
+    needed = linked(site)
+    for path in unneeded(site, needed):
         path.unlink()
-    for folder in (site / name for name in PACKAGES):
-        removed_bytes += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    for folder in folders(site):
         shutil.rmtree(folder, ignore_errors=True)
-    check = (
-        "import torch, torchvision, timm, transformers\n"
-        "from cucim import CuImage\n"
-        "image = torch.rand(1, 3, 64, 64)\n"
-        "assert torch.nn.Conv2d(3, 8, 3)(image).shape == (1, 8, 62, 62)\n"
-        "assert len(torchvision.ops.nms(torch.rand(4, 4), torch.rand(4), 0.5))\n"
-        "assert not torch.cuda.is_available()\n"
-    )
-    subprocess.run([sys.executable, "-c", check], check=True)
-    sys.stderr.write(f"{removed_bytes / 2**30:.1f} GiB removed\n")
+    for library in needed:
+        if library.is_relative_to(site / "nvidia") and library.stat().st_size > LARGE_BYTES:
+            stand_in = stub(library.read_bytes())
+            if stand_in is not None:
+                library.unlink()
+                library.write_bytes(stand_in)
+
+
+def main() -> None:
+    """Strip the environment, then see whether torch still computes."""
+    site = Path(sysconfig.get_paths()["purelib"]).resolve()
+    before_bytes = size_bytes(site)
+    strip(site)
+    subprocess.run([sys.executable, "-c", CHECK], check=True)
+    sys.stderr.write(f"{before_bytes / 1e9:.1f} GB of packages became {size_bytes(site) / 1e9:.1f} GB\n")
 
 
 if __name__ == "__main__":

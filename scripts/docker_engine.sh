@@ -30,18 +30,18 @@ fail() {
 docker() { if [ -x /usr/bin/docker ]; then /usr/bin/docker "$@"; else command docker "$@"; fi; }
 answers() { [ -S "$dir/docker.sock" ] && docker info >/dev/null 2>&1; }
 
-packages() {
-    local missing=()
-    command -v dockerd >/dev/null || missing+=(docker.io)
-    command -v debootstrap >/dev/null || missing+=(debootstrap)
-    [ ${#missing[@]} -eq 0 ] && return
-    [ "$(id -u)" -eq 0 ] || fail "${missing[*]} must be installed first (apt-get install ${missing[*]})"
-    say "installing ${missing[*]}"
-    # Services of the package are not to start: the engine here is ours.
-    local keep=true
-    [ -e /usr/sbin/policy-rc.d ] || { keep=false && printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d; }
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
-    $keep || rm -f /usr/sbin/policy-rc.d
+packages() { scripts/install_test_tools.sh dockerd debootstrap; }
+
+run_engine() {
+    # Nothing that whoever calls has open, such as a lock, is to stay open for as long as the engine lives.
+    local open
+    for open in /proc/self/fd/*; do
+        open=${open##*/}
+        [ "$open" -le 2 ] || eval "exec $open>&-"
+    done
+    exec setsid dockerd --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/dockerd.pid" \
+        --host "$DOCKER_HOST" --storage-driver "$1" --iptables=false --ip6tables=false --bridge=none \
+        --exec-opt native.cgroupdriver=cgroupfs </dev/null >"$dir/dockerd.log" 2>&1
 }
 
 start() {
@@ -53,9 +53,7 @@ start() {
     rm -f "$dir/dockerd.pid" "$dir/docker.sock"
     local storage
     for storage in overlay2 vfs; do
-        setsid dockerd --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/dockerd.pid" \
-            --host "$DOCKER_HOST" --storage-driver "$storage" --iptables=false --ip6tables=false --bridge=none \
-            --exec-opt native.cgroupdriver=cgroupfs </dev/null >"$dir/dockerd.log" 2>&1 &
+        run_engine "$storage" &
         local process=$!
         for _ in $(seq 150); do
             answers && return

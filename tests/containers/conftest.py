@@ -73,23 +73,32 @@ def _small_image(client: Any, base: str) -> str:
 
 @pytest.fixture
 def start_run(engine: Engine, tmp_path: Path, runtime_folder: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Function (job, *arguments, executor, image): starts a run over the slides in `wsis` on one CPU lane."""
+    """Function (job, *arguments, executor, image, moody): starts a run over the slides in `wsis` on one CPU lane.
+
+    With `moody` it is that encoder's features that are made, and no embeddings.
+    """
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("TRIDENT_", "LUIGI_"))}
 
     def start(
-        job: Path, *arguments: object, executor: str = "docker", image: str | None = None
+        job: Path, *arguments: object, executor: str = "docker", image: str | None = None, moody: Any = None
     ) -> subprocess.Popen[str]:
+        encoders = ("--patch_encoder", "stain-stats", "--slide_encoder", "mean-stain-stats")
+        path, extra = str(ROOT), {}
+        if moody is not None:
+            encoders = ("--patch_encoder", moody.name)
+            path, extra = os.pathsep.join([str(moody.site), path]), {"MOODY": str(moody.site.parent)}
         options = (
             *("--wsi_dir", tmp_path / "wsis", "--job_dir", job, "--task", "all", "--segmenter", "otsu"),
-            *("--patch_encoder", "stain-stats", "--slide_encoder", "mean-stain-stats", "--mag", 20),
-            *("--patch_size", 128, "--executor", executor, "--image", image or engine.image, *arguments),
+            *(*encoders, "--mag", 20, "--patch_size", 128),
+            *("--executor", executor, "--image", image or engine.image, *arguments),
         )
         return subprocess.Popen(
             [sys.executable, str(ROOT / "tests" / "containers" / "driver.py"), *map(str, options)],
             cwd=tmp_path,
             env={
                 **clean,
-                "PYTHONPATH": str(ROOT),
+                **extra,
+                "PYTHONPATH": path,
                 "DOCKER_HOST": engine.host,
                 "XDG_RUNTIME_DIR": str(runtime_folder),
                 "LIBRARIES": os.pathsep.join(map(str, engine.libraries)),
@@ -109,7 +118,7 @@ def run_to_end(start_run: Callable[..., subprocess.Popen[str]]) -> Callable[...,
     def run(*arguments: object, **where: Any) -> tuple[int, str]:
         process = start_run(*arguments, **where)
         try:
-            said = process.communicate(timeout=180)[1]
+            said = process.communicate(timeout=600)[1]
         except subprocess.TimeoutExpired:
             process.kill()
             raise

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import stat
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ import h5py
 import numpy as np
 import pytest
 
-from trident.demo import draw_demo_slide
 from trident.errors import ExecutorError
 from trident.executors.docker import docker_launcher
 from trident.exit_codes import OK
@@ -56,46 +53,18 @@ def slides(tmp_path: Path, drawn_slides: Callable[..., Path]) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def drawn_large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("large") / "large.svs"
-    draw_demo_slide(path, seed=3, width_px=4096, height_px=3072)
-    return path
-
-
 @pytest.fixture
-def large_slide(tmp_path: Path, drawn_large: Path) -> Path:
-    """A slide that keeps an executor busy for a second, in the folder of the run's slides."""
-    (tmp_path / "wsis").mkdir()
-    return shutil.copyfile(drawn_large, tmp_path / "wsis" / drawn_large.name)
-
-
-def _stop_in_the_middle(job: Path, run: subprocess.Popen[str], engine: Any) -> tuple[Any, Path]:
-    """The executor, paused in the middle of a stage, and the output whose lock it holds."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if run.poll() is not None:
-            break
-        for folder in job.glob("20x_*/features_*"):
-            for lock in folder.glob("*.h5.lock"):
-                (container,) = engine.executors()
-                container.pause()
-                if lock.exists():
-                    return container, lock.with_name(lock.name.removesuffix(".lock"))
-                container.unpause()
-        time.sleep(0.01)
-    raise AssertionError(run.communicate()[1] if run.poll() is not None else "no stage began")
-
-
-def _wait_until(true: Callable[[], bool], seconds: float = 20) -> bool:
-    deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return true()
+def slide(tmp_path: Path, drawn_slides: Callable[..., Path]) -> Path:
+    """One slide in the folder of the run's slides."""
+    return drawn_slides(tmp_path / "wsis", "a.svs") / "a.svs"
 
 
 def test_outputs_are_those_of_a_run_without_containers(
-    run_to_end: Callable[..., tuple[int, str]], slides: Path, tmp_path: Path, engine: Any
+    run_to_end: Callable[..., tuple[int, str]],
+    slides: Path,
+    tmp_path: Path,
+    engine: Any,
+    wait_until: Callable[..., None],
 ) -> None:
     volumes = len(engine.client.volumes.list())
     before = os.umask(0o027)  # a container would have a mask of its own
@@ -121,65 +90,84 @@ def test_outputs_are_those_of_a_run_without_containers(
             assert _outlines(path) == _outlines(theirs[name])
         elif name.endswith(".jpg"):
             assert path.read_bytes() == theirs[name].read_bytes(), name
-    assert _wait_until(lambda: engine.executors() == [])
+    wait_until(lambda: engine.executors() == [])
     assert len(engine.client.volumes.list()) == volumes
 
 
 def test_a_killed_container_costs_one_retry_and_its_lock_is_taken_over(
-    start_run: Callable[..., subprocess.Popen[str]], large_slide: Path, tmp_path: Path, engine: Any
+    start_run: Callable[..., subprocess.Popen[str]],
+    slide: Path,
+    tmp_path: Path,
+    engine: Any,
+    moody: Any,
+    wait_until: Callable[..., None],
 ) -> None:
-    run = start_run(tmp_path / "job", "--gpus", -1)
-    container, output = _stop_in_the_middle(tmp_path / "job", run, engine)
-    holder = lock_status(output)
+    moody.order("wait")
+    run = start_run(tmp_path / "job", "--gpus", -1, moody=moody)
+    wait_until(moody.stuck, run)
+    (container,) = engine.executors()
+    container.pause()
+    holder = lock_status(tmp_path / "job" / "20x_128px_0px_overlap" / "features_moody" / "a.h5")
     assert holder is not None
     assert holder.state is Liveness.ALIVE  # as seen from outside of the container, which gives no sign of life
     container.unpause()
     container.kill()
-    said = run.communicate(timeout=180)[1]
+    moody.forget()
+    said = run.communicate(timeout=600)[1]
     assert run.returncode == OK, said
     assert "ended by signal 9 (SIGKILL); begun again" in said
     assert "taking over the lock" in said
     assert list((tmp_path / "job").rglob("*.lock")) == []
-    assert _wait_until(lambda: engine.executors() == [])
+    wait_until(lambda: engine.executors() == [])
 
 
 def test_a_killed_driver_leaves_no_container(
     start_run: Callable[..., subprocess.Popen[str]],
     run_to_end: Callable[..., tuple[int, str]],
-    large_slide: Path,
+    slide: Path,
     tmp_path: Path,
     engine: Any,
+    moody: Any,
+    wait_until: Callable[..., None],
 ) -> None:
-    run = start_run(tmp_path / "job", "--gpus", -1)
-    container, _ = _stop_in_the_middle(tmp_path / "job", run, engine)
+    moody.order("wait")
+    run = start_run(tmp_path / "job", "--gpus", -1, moody=moody)
+    wait_until(moody.stuck, run)
+    (container,) = engine.executors()
     labels = container.labels
     run.send_signal(signal.SIGKILL)
     run.communicate()
-    container.unpause()
-    assert _wait_until(lambda: engine.executors() == [])
+    wait_until(lambda: engine.executors() == [])
+    moody.forget()
     # As of a driver that was killed between making a container and starting it.
     engine.client.containers.create(engine.image, ["true"], labels=labels)
     foreign = engine.client.containers.create(engine.image, ["true"], labels={**labels, "trident-luigi.uid": "4711"})
     try:
-        code, said = run_to_end(tmp_path / "job", "--gpus", -1)
+        code, said = run_to_end(tmp_path / "job", "--gpus", -1, moody=moody)
         assert code == OK, said
         assert "removing container" in said
-        assert _wait_until(lambda: [one.id for one in engine.executors()] == [foreign.id])
+        wait_until(lambda: [one.id for one in engine.executors()] == [foreign.id])
     finally:
         foreign.remove(force=True)
 
 
 def test_an_interrupted_run_leaves_nothing(
-    start_run: Callable[..., subprocess.Popen[str]], large_slide: Path, tmp_path: Path, engine: Any
+    start_run: Callable[..., subprocess.Popen[str]],
+    slide: Path,
+    tmp_path: Path,
+    engine: Any,
+    moody: Any,
+    wait_until: Callable[..., None],
+    left_behind: Callable[[Path], list[Path]],
 ) -> None:
-    run = start_run(tmp_path / "job", "--gpus", -1)
-    container, _ = _stop_in_the_middle(tmp_path / "job", run, engine)
-    container.unpause()
+    moody.order("wait")
+    run = start_run(tmp_path / "job", "--gpus", -1, moody=moody)
+    wait_until(moody.stuck, run)
     run.send_signal(signal.SIGINT)
-    said = run.communicate(timeout=60)[1]
+    said = run.communicate(timeout=600)[1]
     assert said.splitlines()[-1] == "interrupted"
-    assert _wait_until(lambda: engine.executors() == [])
-    assert [path.name for path in (tmp_path / "job").rglob("*") if path.suffix == ".lock" or ".tmp" in path.name] == []
+    wait_until(lambda: engine.executors() == [])
+    assert left_behind(tmp_path / "job") == []
 
 
 def _last_line(said: str) -> str:
@@ -221,7 +209,12 @@ def test_a_wrong_image_is_one_line(
 
 
 def test_a_gpu_lane_on_an_engine_without_gpus_is_one_line(
-    slides: Path, tmp_path: Path, engine: Any, clean_settings: Path, monkeypatch: pytest.MonkeyPatch
+    slides: Path,
+    tmp_path: Path,
+    engine: Any,
+    clean_settings: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: Callable[..., None],
 ) -> None:
     if Path("/dev/nvidiactl").exists():
         pytest.skip("this machine has an NVIDIA driver, so its engine may well hand out GPUs")
@@ -235,4 +228,4 @@ def test_a_gpu_lane_on_an_engine_without_gpus_is_one_line(
         "--gpus 0: the container engine hands out no GPUs (could not select device driver"
     )
     assert "\n" not in str(caught.value)
-    assert _wait_until(lambda: engine.executors() == [])
+    wait_until(lambda: engine.executors() == [])
