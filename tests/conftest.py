@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
+import random
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+PATIENCE_S = 600.0
+"""So long a test waits for what is sure to come, on however slow a machine; who waits longer waits in vain."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -130,7 +138,7 @@ def finish_program() -> Callable[..., Finished]:
 
     def finish(process: subprocess.Popen[str]) -> Finished:
         try:
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
@@ -149,6 +157,92 @@ def run_program(
         return finish_program(start_program(*arguments, **where))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., None]:
+    """Function (condition, *processes): waits until the condition holds; none of the processes may end before."""
+
+    def wait(condition: Callable[[], object], *processes: subprocess.Popen[str]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            ended = [process for process in processes if process.poll() is not None]
+            assert not ended or condition(), [process.communicate() for process in ended]
+            assert time.monotonic() < deadline, f"it did not come to that within {PATIENCE_S:.0f} s"
+            time.sleep(0.01)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def left_behind() -> Callable[[Path], list[Path]]:
+    """Function (folder): the locks and temporary files in it and in its subfolders."""
+
+    def left_behind(folder: Path) -> list[Path]:
+        return [path for path in folder.rglob("*") if path.name.endswith(".lock") or ".tmp" in path.name]
+
+    return left_behind
+
+
+@pytest.fixture(scope="session")
+def is_gone() -> Callable[[int], bool]:
+    """Function (number of a process): whether it has ended, reaped or not."""
+    from trident.store.processes import Liveness, ProcessIdentity, current_process, liveness
+
+    here = current_process()
+
+    def is_gone(pid: int) -> bool:
+        one = ProcessIdentity(here.hostname, pid, here.boot_id, here.pid_namespace)
+        return liveness(one) is Liveness.DEAD
+
+    return is_gone
+
+
+@pytest.fixture(scope="session")
+def count_steps() -> Callable[[Callable[[], object]], int]:
+    """Function (function): how many instructions of Python a call of it takes, on whatever machine."""
+
+    def count(function: Callable[[], object]) -> int:
+        steps = 0
+
+        def step(frame: FrameType, event: str, argument: object) -> Callable[..., Any]:
+            nonlocal steps
+            frame.f_trace_opcodes = True
+            steps += 1
+            return step
+
+        before = sys.gettrace()
+        sys.settrace(step)
+        try:
+            function()
+        finally:
+            sys.settrace(before)
+        return steps
+
+    return count
+
+
+@pytest.fixture(scope="session")
+def start_luigid(start_program: Callable[..., subprocess.Popen[str]]) -> Callable[..., tuple[str, Any]]:
+    """Function (*options, env, cwd): starts a luigid on loopback; its address, once it answers, and its process."""
+
+    def start(*options: object, **where: Any) -> tuple[str, subprocess.Popen[str]]:
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            port = random.randrange(20_000, 32_000)  # outgoing connections of other tests get higher ones
+            process = start_program("luigid", "--address", "127.0.0.1", "--port", port, *options, **where)
+            while process.poll() is None and time.monotonic() < deadline:
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=10).close()
+                except OSError:
+                    time.sleep(0.05)
+                else:
+                    return f"http://127.0.0.1:{port}", process
+            process.kill()  # somebody else has the port
+            said = process.communicate()
+        raise AssertionError(said)
+
+    return start
 
 
 @pytest.fixture
@@ -195,6 +289,53 @@ def run_batch(
         return Finished(code, shown.out, shown.err)
 
     return run
+
+
+@pytest.fixture
+def moody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The patch encoder `moody`, which dies, hangs or waits when told to: see `tests/executors/moody.py`."""
+    from trident.encoders.patch import plugins
+
+    spec = importlib.util.spec_from_file_location("moody_orders", ROOT / "tests" / "executors" / "moody.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    moody = module.Moody(tmp_path / "moody")
+    monkeypatch.syspath_prepend(moody.site)
+    monkeypatch.setenv("PYTHONPATH", f"{moody.site}:{ROOT}")
+    plugins._entry_points.cache_clear()
+    yield moody
+    moody.forget()  # what waits goes on, and can end
+    plugins._entry_points.cache_clear()
+
+
+_HELD = """
+import pathlib, time
+from trident.convert.region_stream import RegionStream
+held = pathlib.Path({held!r})
+read = RegionStream.read
+def read_or_wait(self, n_bytes):
+    if self._position > len(self._header) + 1_000_000:
+        while held.exists():
+            if not held.stat().st_size:
+                held.write_text("a conversion waits")
+            time.sleep(0.01)
+    return read(self, n_bytes)
+RegionStream.read = read_or_wait
+"""
+
+
+@pytest.fixture
+def held_conversions(tmp_path: Path) -> tuple[Path, Path]:
+    """A folder for PYTHONPATH: slides are then converted until libvips has had 1 MB, and no further.
+
+    And a file: it has content once a conversion waits; without it they go on.
+    """
+    folder, held = tmp_path / "held_site", tmp_path / "held"
+    folder.mkdir()
+    held.touch()
+    (folder / "sitecustomize.py").write_text(_HELD.format(held=str(held)))
+    return folder, held
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run make without what an outer `make test` hands down."""
     environment = {name: value for name, value in os.environ.items() if name not in OURS}
     return subprocess.run(
-        ["make", "-C", str(ROOT), *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+        ["make", "-C", str(ROOT), *arguments], env=environment, capture_output=True, text=True, timeout=600, check=False
     )
 
 

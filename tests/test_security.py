@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,14 +146,7 @@ def test_luigid_is_never_started_on_every_address() -> None:
             assert found[1] in {None, "127.0.0.1", "localhost"}, line
 
 
-def wait_until(answer: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not answer():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def test_the_socket_of_an_executor_is_its_users_alone(tmp_path: Path) -> None:
+def test_the_socket_of_an_executor_is_its_users_alone(tmp_path: Path, wait_until: Callable[..., None]) -> None:
     path = tmp_path / "s"
     command = [sys.executable, "-m", "trident.executors.server", "--socket", str(path), "--device-index", "-1"]
     before = os.umask(0)
@@ -160,7 +155,7 @@ def test_the_socket_of_an_executor_is_its_users_alone(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     try:
-        wait_until(path.exists)
+        wait_until(path.exists, process)
         status = path.stat()
         assert stat.S_ISSOCK(status.st_mode)
         assert stat.S_IMODE(status.st_mode) == 0o600
@@ -207,6 +202,7 @@ def command_lines() -> set[str]:
 @pytest.fixture(scope="module")
 def secretive_run(
     start_program: Callable[..., subprocess.Popen[str]],
+    finish_program: Callable[..., Any],
     drawn_slides: Callable[..., Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, str, set[str]]:
@@ -222,12 +218,14 @@ def secretive_run(
         env={**secrets, "TMPDIR": str(folder)},
     )
     seen: set[str] = set()
-    while process.poll() is None:
-        seen |= command_lines()
-        time.sleep(0.05)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 4, err
-    return folder / "job", out + err, seen
+    with ThreadPoolExecutor(1) as pool:
+        end = pool.submit(finish_program, process)
+        while not end.done():
+            seen |= command_lines()
+            time.sleep(0.05)
+    done = end.result()
+    assert done.code == 4, done.err
+    return folder / "job", done.out + done.err, seen
 
 
 def test_no_secret_is_shown_or_written(secretive_run: tuple[Path, str, set[str]]) -> None:

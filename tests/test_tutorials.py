@@ -23,7 +23,7 @@ def _run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=900,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 

@@ -261,7 +261,7 @@ def _check_options_of_one(job: Job) -> None:
     if len(job.patch_encoders) < 2:
         return
     for name, remedy in (
-        ("patch_encoder_ckpt_path", "name each encoder's file in trident/encoders/local_ckpts.json"),
+        ("patch_encoder_ckpt_path", "name each encoder's file in a registry named by TRIDENT_LOCAL_CKPTS"),
         ("patch_encoder_img_size", "run that encoder by itself"),
     ):
         if getattr(job.settings, name) is not None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import tifffile
 
 from trident import exit_codes
 from trident.commands import convert
 from trident.errors import SettingsError
 
+ROOT = Path(__file__).resolve().parents[2]
 needs_libvips = pytest.mark.usefixtures("libvips")
 
 
@@ -102,22 +101,25 @@ def test_a_real_run(tmp_path: Path, drawn_slides: Callable[..., Path], run_progr
 
 @needs_libvips
 def test_an_interrupted_run_leaves_nothing(
-    tmp_path: Path, start_program: Callable[..., Any], finish_program: Callable[..., Any]
+    tmp_path: Path,
+    drawn_slides: Callable[..., Path],
+    held_conversions: tuple[Path, Path],
+    start_program: Callable[..., Any],
+    finish_program: Callable[..., Any],
+    wait_until: Callable[..., None],
 ) -> None:
-    (tmp_path / "wsis").mkdir()
-    noise = np.random.default_rng(0).integers(0, 256, (1024, 4096, 3), dtype=np.uint8)  # slow to compress
-    tifffile.imwrite(tmp_path / "wsis" / "a.tif", np.concatenate([noise] * 5))
-    (tmp_path / "mpp.csv").write_text("wsi,mpp\na.tif,0.5\n")
+    folder, held = held_conversions
     process = start_program(
-        *("trident", "convert", "--input_dir", tmp_path / "wsis", "--mpp_csv", tmp_path / "mpp.csv"),
-        *("--job_dir", tmp_path / "out", "--quality", 100),
+        *("trident", "convert", "--input_dir", drawn_slides(tmp_path / "wsis", "a.svs"), "--job_dir", tmp_path / "out"),
+        env={"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])},
     )
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "out").glob(".a.*.tmp.tiff")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.002)
+    wait_until(lambda: held.stat().st_size, process)
+
+    def begun() -> list[str]:
+        return sorted(path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(("a.", ".a.")))
+
+    assert [name.rpartition(".")[2] for name in begun()] == ["tiff", "lock"]
     process.send_signal(signal.SIGINT)
     done = finish_program(process)
     assert done.code == exit_codes.INTERRUPTED, done.err
-    assert not [path.name for path in (tmp_path / "out").glob("*") if path.name.startswith(("a.", ".a."))]
+    assert begun() == []

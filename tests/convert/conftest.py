@@ -31,6 +31,34 @@ def tissue() -> NDArray[np.uint8]:
     return render_demo_slide(seed=5, width_px=700, height_px=520)
 
 
+@pytest.fixture(scope="session")
+def save() -> Callable[[Path, NDArray[np.uint8]], None]:
+    """Function (path, pixels): a file of these pixels, without loss or nearly so, of the kind that its name says.
+
+    `.tif` is written in strips and `.tiff` in tiles.
+    """
+    import tifffile
+    from PIL import Image
+
+    from trident.demo.svs import write_svs
+
+    def write(path: Path, pixels: NDArray[np.uint8]) -> None:
+        if path.name.endswith(".ome.tif"):
+            tifffile.imwrite(path, pixels, ome=True, tile=(128, 128), photometric="rgb", metadata={"axes": "YXS"})
+        elif path.suffix == ".svs":
+            write_svs(path, pixels, mpp=0.25, magnification=40, quality=100)
+        elif path.suffix == ".tif":
+            tifffile.imwrite(path, pixels, photometric="rgb", compression="deflate", rowsperstrip=33)
+        elif path.suffix == ".tiff":
+            tifffile.imwrite(path, pixels, photometric="rgb", compression="deflate", tile=(128, 128))
+        elif path.suffix == ".jpg":
+            Image.fromarray(pixels).save(path, quality=100, subsampling=0)
+        else:
+            Image.fromarray(pixels).save(path)
+
+    return write
+
+
 @pytest.fixture
 def inputs(tmp_path: Path) -> Path:
     folder = tmp_path / "inputs"

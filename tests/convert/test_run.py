@@ -8,15 +8,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import tifffile
 
 from trident.convert import run as run_module
 from trident.convert.plan import find_files
@@ -94,11 +91,11 @@ def test_a_file_of_another_run_is_waited_for(inputs: Path, options: Any, drawn_s
     def write() -> None:
         with OutputLock(stages[0].output):
             taken.set()
-            assert finished.wait(60)
+            assert finished.wait(600)
 
     other = threading.Thread(target=write)
     other.start()
-    assert taken.wait(60)
+    assert taken.wait(600)
     done: list[tuple[int, int]] = []
 
     def report(n_ended: int, total: int) -> None:
@@ -162,20 +159,20 @@ def test_a_request_survives_its_way(inputs: Path, options: Any, drawn_slides: An
     assert copy.context.overwrite_run == "run"
 
 
-def _bytes(path: Path) -> int:
-    """Of a file that may be gone; the lock, too, is first written under a temporary name, and is small."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
 @pytest.fixture
-def working(inputs: Path, options: Any) -> Any:
-    """A process in the middle of a conversion, and its stage."""
-    noise = np.random.default_rng(0).integers(0, 256, (1024, 4096, 3), dtype=np.uint8)  # slow to compress
-    tifffile.imwrite(inputs / "a.tif", np.concatenate([noise] * 8))
-    (stage,) = _stages(options({"a.tif": 0.5}, quality=100))
+def working(
+    inputs: Path,
+    options: Any,
+    drawn_slides: Any,
+    held_conversions: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: Callable[..., None],
+) -> Any:
+    """A process in the middle of a conversion, where it waits; its stage; and the file without which it goes on."""
+    folder, held = held_conversions
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    drawn_slides(inputs, "a.svs")
+    (stage,) = _stages(options())
     process = subprocess.Popen(
         [sys.executable, "-c", run_module._PROGRAM],
         env=run_module._Crew(1)._environment,
@@ -184,39 +181,39 @@ def working(inputs: Path, options: Any) -> Any:
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    assert process.stdin is not None
-    process.stdin.write(request(stage) + "\n")
-    process.stdin.flush()
-    deadline = time.monotonic() + 60
-    while not any(_bytes(path) > 100_000 for path in stage.output.parent.glob(".a.*.tmp.tiff")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.002)
-    yield process, stage
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        pipe.close()
+    try:
+        assert process.stdin is not None
+        process.stdin.write(request(stage) + "\n")
+        process.stdin.flush()
+        wait_until(lambda: held.stat().st_size, process)
+        assert len(list(stage.output.parent.glob(".a.*.tmp.tiff"))) == 1
+        yield process, stage, held
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            pipe.close()
 
 
 @pytest.mark.parametrize("how", ["terminate", "driver gone"])
 def test_an_interrupted_conversion_leaves_nothing(working: Any, how: str) -> None:
-    process, stage = working
+    process, stage, _ = working
     if how == "terminate":
         process.terminate()
     else:
         process.stdin.close()
-    assert process.wait(60) == INTERRUPTED
+    assert process.wait(600) == INTERRUPTED
     assert not [path.name for path in stage.output.parent.glob("*") if path.name.startswith(("a.", ".a."))]
 
 
 def test_a_killed_conversion_leaves_no_half_file_and_is_taken_up_again(working: Any) -> None:
-    process, stage = working
+    process, stage, held = working
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(60)
+    process.wait(600)
     assert not stage.output.exists()
     assert lock_path(stage.output).exists()
     assert remove_orphans(stage.output.parent)
+    held.unlink()
     (outcome,) = convert_all([stage], num_workers=1)
     assert outcome == Outcome(stage, "converted", outcome.message)
     assert not lock_path(stage.output).exists()

@@ -87,7 +87,7 @@ def recording_engine(socket: Path, image_labels: dict[str, str]) -> Iterator[Rec
             elif asked.endswith("/attach"):
                 self._attach()
             elif asked.endswith("/wait"):
-                engine.ended.wait(20)
+                engine.ended.wait(600)
                 self._say(200, {"StatusCode": engine.exit_code})
             else:
                 if asked.endswith("/start"):
@@ -102,7 +102,7 @@ def recording_engine(socket: Path, image_labels: dict[str, str]) -> Iterator[Rec
             self.send_header("Content-Type", "application/vnd.docker.raw-stream")
             self.send_header("Connection", "close")
             self.end_headers()
-            engine.started.wait(20)
+            engine.started.wait(600)
             self.wfile.write(frame if engine.output else b"")
             self.close_connection = True
 
@@ -116,6 +116,7 @@ def recording_engine(socket: Path, image_labels: dict[str, str]) -> Iterator[Rec
 
     class Listener(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         daemon_threads = True
+        request_queue_size = 128  # a client does not wait for a place in a full queue: it fails
 
         def get_request(self) -> tuple[Any, Any]:
             connection, _ = super().get_request()

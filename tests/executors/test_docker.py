@@ -8,7 +8,6 @@ import os
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from importlib.util import module_from_spec, spec_from_file_location
@@ -145,7 +144,11 @@ def test_the_engine_is_not_spoken_to_before_an_executor_is_needed(
 
 
 def test_its_life_is_that_of_a_process(
-    engine: Any, make_job: Callable[..., Job], run_dir: Path, caplog: pytest.LogCaptureFixture
+    engine: Any,
+    make_job: Callable[..., Job],
+    run_dir: Path,
+    caplog: pytest.LogCaptureFixture,
+    wait_until: Callable[..., None],
 ) -> None:
     engine.output = b"first words\nlast w\xffrds"
     engine.exit_code = 137
@@ -154,9 +157,7 @@ def test_its_life_is_that_of_a_process(
         assert process.poll() is None
         process.terminate()
         engine.ended.set()
-        deadline = time.monotonic() + 10
-        while (process.poll() is None or len(caplog.messages) < 2) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: process.poll() is not None and "first" in caplog.text and "last" in caplog.text)
     assert process.poll() == -9
     assert [line for line in caplog.messages if "words" in line or "last" in line] == [
         "executor cpu0.1: first words",

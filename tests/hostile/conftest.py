@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from trident.errors import TridentError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,3 +36,16 @@ def drawn(script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sound")
     script.sound_slides(None, folder)
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def one_line() -> Callable[[pytest.ExceptionInfo[TridentError], Path], str]:
+    """Function (what was raised, path): its message, which is one line and names the path."""
+
+    def check(error: pytest.ExceptionInfo[TridentError], path: Path) -> str:
+        message = str(error.value)
+        assert "\n" not in message
+        assert str(path) in message
+        return message
+
+    return check

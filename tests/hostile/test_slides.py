@@ -26,7 +26,7 @@ def run_fuzzer(folder: Path, *arguments: object) -> tuple[subprocess.CompletedPr
     report = folder / "report.json"
     command = [sys.executable, str(ROOT / "scripts" / "fuzz_slides.py"), "--json", str(report), *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False, env=environment)
     return done, json.loads(report.read_text())
 
 
@@ -117,6 +117,6 @@ def test_the_fuzzer_tells_how_a_process_ended(
     words: str,
 ) -> None:
     monkeypatch.setattr(script, "read_everything", reading)
-    result = script.examine(tmp_path / "a.svs", 512, 2.0 if reading is hang else 60.0)
+    result = script.examine(tmp_path / "a.svs", 512, 2.0 if reading is hang else 600.0)
     assert result.outcome == outcome
     assert words in result.detail

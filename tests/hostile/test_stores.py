@@ -1,14 +1,10 @@
-"""Files of a job directory, and files that users give, as somebody hostile might have left them."""
+"""HDF5 files and outlines as somebody hostile might have left them."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import resource
-import struct
-import tarfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -19,30 +15,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trident.encoders import weights
-from trident.encoders.checkpoint import load_checkpoint
-from trident.encoders.patch.registry import spec
-from trident.errors import DiscoveryError, StoreError, TridentError, WeightsError
-from trident.job import load_job
-from trident.settings import load_settings
-from trident.slides.slide_list import listed_slides
+from trident.errors import StoreError, TridentError
 from trident.store import geojson, h5, h5_read
-from trident.store.dead_locks import clear_dead_locks
-from trident.store.layout import JobLayout
 from trident.store.lock_holder import read_lock
 from trident.store.recipes import Recipe
-from trident.store.states import SlideInfo, SlideStateFile, read_states, state_path
+
+OneLine = Callable[[pytest.ExceptionInfo[TridentError], Path], str]
 
 DEEP = "[" * 100_000
 LONG_NUMBER = "9" * 5000
 SQUARE = [[0, 0], [100, 0], [100, 100], [0, 100], [0, 0]]
-
-
-def one_line(error: pytest.ExceptionInfo[TridentError], path: Path) -> str:
-    message = str(error.value)
-    assert "\n" not in message
-    assert str(path) in message
-    return message
 
 
 # HDF5
@@ -103,7 +85,7 @@ def holding(values: object) -> Callable[[h5py.File], None]:
         (lambda file: file.create_dataset("coords", shape=(3, 2), dtype=h5py.ref_dtype), "whole numbers"),
     ],
 )
-def test_hostile_coordinates(tmp_path: Path, make: Callable[[h5py.File], None], words: str) -> None:
+def test_hostile_coordinates(tmp_path: Path, make: Callable[[h5py.File], None], words: str, one_line: OneLine) -> None:
     path = tmp_path / "a_patches.h5"
     with h5py.File(path, "w") as file:
         make(file)
@@ -113,7 +95,7 @@ def test_hostile_coordinates(tmp_path: Path, make: Callable[[h5py.File], None], 
 
 
 @pytest.mark.parametrize("text", ["[" * 60_000, "5", '{"recipe_version": 99}', b"\xff\xfe", LONG_NUMBER])
-def test_hostile_recipes(tmp_path: Path, text: str | bytes) -> None:
+def test_hostile_recipes(tmp_path: Path, text: str | bytes, one_line: OneLine) -> None:
     path = tmp_path / "a_patches.h5"
     with h5py.File(path, "w") as file:
         file.attrs["trident_recipe"] = text
@@ -182,7 +164,7 @@ def polygon(*rings: object) -> str:
         (polygon([[(i * 7919) % 10007, (i * 104729) % 10009] for i in range(3000)]), "crosses itself about"),
     ],
 )
-def test_hostile_outlines(tmp_path: Path, text: str, words: str) -> None:
+def test_hostile_outlines(tmp_path: Path, text: str, words: str, one_line: OneLine) -> None:
     path = tmp_path / "a.geojson"
     path.write_text(text)
     with pytest.raises(StoreError, match=words) as error:
@@ -245,275 +227,3 @@ def test_any_json_as_outlines_and_locks(tmp_path: Path, value: object) -> None:
         assert "\n" not in str(error)
     holder = read_lock(path)
     assert holder is not None and "\n" not in holder.describe()
-
-
-# Locks, states, job files
-
-
-HOST = json.dumps(os.uname().nodename)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"<html>",
-        DEEP.encode(),
-        b'{"pid": 0, "hostname": "h"}',
-        b'{"pid": -1, "hostname": %s}' % HOST.encode(),
-        b'{"pid": %s, "hostname": %s}' % (b"9" * 30, HOST.encode()),
-        b'{"pid": %s, "hostname": "h"}' % LONG_NUMBER.encode(),
-        b'{"pid": 1.5, "hostname": "h"}',
-        b'{"pid": 9, "hostname": "a\\nb", "created_at": "x\\u001b[31m\\ny"}',
-        b'{"pid": 9, "hostname": "h", "created_at": "0001-01-01T00:00:00+23:59"}',
-        b'{"pid": 9, "hostname": "h", "created_at": "9999-12-31T23:59:59-23:59"}',
-        b'{"pid": 1, "hostname": %s, "started_ticks": %s}' % (HOST.encode(), b"9" * 50),
-        b'{"pid": 9, "hostname": "\\ud800"}',
-        b" " * (1 << 20) + b"{}",
-    ],
-)
-def test_hostile_locks_are_described_in_one_line(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "a.h5.lock"
-    path.write_bytes(content)
-    holder = read_lock(path)
-    assert holder is not None
-    assert "\n" not in holder.describe() and len(holder.describe()) <= 200
-
-
-def test_a_lock_removes_nothing_but_itself(tmp_path: Path) -> None:
-    """Whatever output it names, and wherever a link of its name leads."""
-    outside = tmp_path / "outside.h5"
-    outside.write_bytes(b"precious")
-    job = tmp_path / "job"
-    job.mkdir()
-    (job / "a.h5.lock").write_text('{"pid": 999999999, "hostname": "elsewhere", "output": "../outside.h5"}')
-    (job / "b.h5.lock").symlink_to(outside)
-    asked: list[Path] = []
-    os.utime(job / "a.h5.lock", (0, 0))
-
-    def is_valid(path: Path) -> bool:
-        asked.append(path)
-        return True
-
-    removed = clear_dead_locks(job, 1.0, is_valid)
-    assert [path.name for path, _ in removed] == ["a.h5.lock"]
-    assert all(path.parent == job for path in asked)
-    assert outside.read_bytes() == b"precious"
-    assert (job / "b.h5.lock").is_symlink()
-
-
-def state_text(**changes: object) -> str:
-    empty: dict[str, object] = {"slide": {}, "meta": {}, "tasks": {}, "summary": {}, "resume": {}}
-    return json.dumps({"schema_version": 2, **empty, **changes})
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        DEEP,
-        "[]",
-        state_text(schema_version="2"),
-        state_text(tasks=[]),
-        state_text(tasks={"coords": "x"}),
-        state_text(tasks={"coords": {"attempts": "abc"}}),
-        state_text(tasks={"coords": {"attempts": [{"attempt_id": {}}]}}),
-        state_text(summary={"a": float("nan")}),
-        state_text(summary={"a": 5}).replace("5", "1e999"),
-        state_text(summary={"a": 5}).replace("5", LONG_NUMBER),
-    ],
-)
-def test_a_hostile_state_file_is_put_aside(tmp_path: Path, content: str) -> None:
-    layout, slide = JobLayout(tmp_path, "grid"), SlideInfo.of(Path("/wsis/a.svs"), "a")
-    path = state_path(layout, slide)
-    path.parent.mkdir()
-    path.write_text(content)
-    assert list(read_states(layout)) == []
-    states = SlideStateFile.load_or_new(layout, slide)
-    states.finish("coords", "completed", attempt_id=states.begin("coords"))
-    assert states.read()["tasks"]["coords"]["status"] == "completed"
-    assert path.with_name(path.name + ".damaged").read_text() == content
-
-
-def job_text(**changes: object) -> str:
-    return json.dumps({"settings": {"job_dir": "/tmp/x"}, "slides": [], "kinds": [], "nonce": "", **changes})
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        DEEP,
-        "[]",
-        "5",
-        '"x"',
-        job_text(settings=[]),
-        job_text(settings={"job_dir": "/tmp/x", "unknown": 1}),
-        job_text(settings={"job_dir": "/tmp/x", "mag": "nan"}),
-        job_text(slides=5),
-        job_text(slides=["a"]),
-        job_text(slides=[{"path": 5}]),
-        job_text(slides=[{"path": "/a", "more": 1}]),
-        job_text(kinds=5),
-    ],
-)
-def test_hostile_job_files(tmp_path: Path, clean_settings: Path, content: str) -> None:
-    path = tmp_path / "job.json"
-    path.write_text(content)
-    with pytest.raises(StoreError, match="not a readable job file") as error:
-        load_job(path)
-    one_line(error, path)
-
-
-# What users give
-
-
-def torch_zip(path: Path, old: bytes, new: bytes) -> None:
-    """A checkpoint of four numbers in torch's format, its pickle changed."""
-    import torch
-
-    torch.save({"a": torch.zeros(4)}, path)
-    with zipfile.ZipFile(path) as archive:
-        parts = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in parts.items():
-            assert not name.endswith("data.pkl") or old in data
-            archive.writestr(name, data.replace(old, new) if name.endswith("data.pkl") else data)
-
-
-def tar_that_climbs(path: Path) -> None:
-    with tarfile.open(path, "w") as archive:
-        for name in ("pickle", "storages", "tensors"):
-            member = tarfile.TarInfo(f"../../climbed-{name}")
-            member.size = 4
-            archive.addfile(member, io.BytesIO(b"abcd"))
-
-
-def safetensors(path: Path, header: bytes, claimed: int | None = None) -> None:
-    path.write_bytes(struct.pack("<Q", len(header) if claimed is None else claimed) + header)
-
-
-HUGE = b'{"a": {"dtype": "F32", "shape": [1000000000000], "data_offsets": [0, 4000000000000]}}'
-
-
-@pytest.mark.parametrize(
-    ("name", "write"),
-    [
-        ("a.pt", lambda path: torch_zip(path, b"K\x04", b"\x8a\x05\x00\x00\x00\x00\x40")),  # 2**38 numbers
-        ("a.pt", lambda path: torch_zip(path, b"FloatStorage", b"GhostStorage")),
-        ("a.pt", tar_that_climbs),
-        ("a.safetensors", lambda path: safetensors(path, HUGE)),
-        ("a.safetensors", lambda path: safetensors(path, b"{}", 1 << 60)),
-        ("a.safetensors", lambda path: safetensors(path, b"[" * 50_000)),
-    ],
-)
-def test_hostile_checkpoints(tmp_path: Path, name: str, write: Callable[[Path], None]) -> None:
-    path = tmp_path / "in" / "side" / name
-    path.parent.mkdir(parents=True)
-    write(path)
-    with pytest.raises(WeightsError) as error:
-        load_checkpoint(path)
-    one_line(error, path)
-    assert not list(tmp_path.glob("**/climbed*"))
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        DEEP,
-        "[]",
-        '{"evil": {}}',
-        '{"patch": []}',
-        '{"patch": {"uni_v1": 5}}',
-        '{"patch": {"uni_v1": "a\\u0000b.pt"}}',
-        '{"patch": {"uni_v1": "\\ud800.pt"}}',
-        '{"patch": {"uni_v1": "~nobody-of-that-name/x.pt"}}',
-        '{"patch": {"uni_v1": "%s.pt"}}' % ("a" * 5000),
-        '{"patch": {"uni_v1": "/etc/passwd"}}',
-        '{"patch": {"uni_v1": "/dev/zero"}}',
-        '{"patch": {"uni_v1": ?}}'.replace("?", LONG_NUMBER),
-    ],
-)
-def test_hostile_registries_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
-    path = tmp_path / "local_ckpts.json"
-    path.write_text(content)
-    monkeypatch.setenv("TRIDENT_LOCAL_CKPTS", str(path))
-    with pytest.raises(WeightsError) as error:
-        weights.locate(spec("uni_v1"))
-    one_line(error, path)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"x = 1",
-        b"[trident]\nsegmenter = \xff",
-        b"[trident]\nmag = 20\nmag = 10",
-        b"[trident]\nmag = nan",
-        b"[trident]\nmag = 1e400",
-        b"[trident]\npatch_size = -5",
-        b"[trident]\npatch_size = " + LONG_NUMBER.encode(),
-        b"[trident]\n__class__ = 1",
-        b"[trident]\nsegmenter = otsu; rm -rf /",
-        b"[DEFAULT]\nsegmenter = zzz\n[trident]\n",
-    ],
-)
-def test_hostile_luigi_cfg(
-    tmp_path: Path, clean_settings: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
-) -> None:
-    path = tmp_path / "luigi.cfg"
-    path.write_bytes(content)
-    monkeypatch.setenv("LUIGI_CONFIG_PATH", str(path))
-    with pytest.raises(TridentError) as error:
-        load_settings(job_dir="/tmp/j")
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("row", "words"),
-    [
-        ("../outside.svs,", "not inside the slide folder"),
-        ("sub/../../outside.svs,", "not inside the slide folder"),
-        ("/etc/passwd,", "not inside the slide folder"),
-        (".,", "not inside the slide folder"),
-        ("a.svs\0b,", "does not exist|line contains NUL"),
-        ("%s.svs," % ("x" * 5000), "does not exist"),
-        ("a.svs,nan", "not a positive number"),
-        ("a.svs,-0.25", "not a positive number"),
-        ("a.svs,inf", "not a positive number"),
-        ("a.svs,1e400", "not a positive number"),
-        ("a.svs,0", "not a positive number"),
-        ("a.svs,0x1p3", "not a positive number"),
-        ('"a.svs\nb",', "does not exist"),
-        ('"%s"' % ("x" * 200_000), "field larger than field limit|does not exist"),
-    ],
-)
-def test_hostile_lists_of_slides(tmp_path: Path, row: str, words: str) -> None:
-    root = tmp_path / "wsis"
-    root.mkdir()
-    (root / "a.svs").touch()
-    (tmp_path / "outside.svs").touch()
-    path = tmp_path / "list.csv"
-    path.write_text(f"wsi,mpp\n{row}\n")
-    with pytest.raises(DiscoveryError, match=words) as error:
-        listed_slides(path, root, None)
-    one_line(error, path)
-
-
-@GENERATED
-@given(text=st.text(max_size=60), mpp=st.floats() | st.text(max_size=6))
-def test_any_row_names_a_slide_of_the_folder_or_is_refused(tmp_path: Path, text: str, mpp: object) -> None:
-    root = tmp_path / "wsis"
-    root.mkdir(exist_ok=True)
-    (root / "a.svs").touch()
-    path = tmp_path / "list.csv"
-    path.write_text(f"wsi,mpp\n{text},{mpp}\n", encoding="utf-8", errors="surrogateescape")
-    try:
-        rows = listed_slides(path, root, None)
-    except DiscoveryError as error:
-        assert len(str(error)) < 100_000
-        return
-    for row in rows:
-        assert root in row.path.parents
-        assert row.mpp is None or 0 < row.mpp < float("inf")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,17 +12,15 @@ from typing import Any
 
 import pytest
 
-from trident.store.lock_holder import read_lock
-
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = (
     *("--task", "all", "--segmenter", "otsu", "--patch-size", "128", "--gpus=-1", "--skip-errors"),
-    *("--patch-encoder", "stain-stats"),
+    *("--patch-encoder", "moody"),
 )
 
 
 @pytest.fixture
-def fleet(hosts: Any, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def fleet(hosts: Any, moody: Any, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Function (*options): starts a fleet over the two hosts."""
     if not (ROOT / ".venv" / "bin" / "luigi").exists():
         pytest.skip("scripts/fleet.sh runs the project's own .venv, which `make setup` makes")
@@ -62,12 +59,6 @@ def _attempts(job: Path) -> Counter[tuple[str, str]]:
     )
 
 
-def _lock_holders(job: Path) -> set[str | None]:
-    """Hosts that hold locks at this moment."""
-    holders = [read_lock(path) for path in job.glob("**/*.lock")]
-    return {holder.hostname for holder in holders if holder is not None}
-
-
 def _hosts_of(job: Path) -> set[str]:
     """Hosts that made some patch features."""
     import h5py
@@ -80,33 +71,46 @@ def _hosts_of(job: Path) -> set[str]:
 
 
 def test_two_hosts_share_a_cohort_and_do_every_stage_once(
-    fleet: Callable[..., subprocess.Popen[str]], hosts: Any, tmp_path: Path, drawn_slides: Callable[..., Path]
+    fleet: Callable[..., subprocess.Popen[str]],
+    hosts: Any,
+    moody: Any,
+    tmp_path: Path,
+    drawn_slides: Callable[..., Path],
+    wait_until: Callable[..., None],
+    left_behind: Callable[[Path], list[Path]],
 ) -> None:
     slides = drawn_slides(tmp_path / "wsis", *(f"s{number}.svs" for number in range(8)))
     job = tmp_path / "job"
+    moody.order("wait")
     run = fleet("--wsi-dir", slides, "--job-dir", job, *OPTIONS)
-    out, _ = run.communicate(timeout=300)
+    wait_until(lambda: {host for host, _ in moody.stuck()} == set(hosts.names), run)
+    moody.forget()
+    out, _ = run.communicate(timeout=600)
     logs = "\n".join(path.read_text() for path in (tmp_path / "logs").iterdir())
     assert run.returncode == 0, out + logs
     assert set(_attempts(job).values()) == {1}
     assert len(_attempts(job)) == 8 * 3
     assert _hosts_of(job) == set(hosts.names)
-    assert [path for path in job.rglob("*") if path.name.endswith(".lock") or ".tmp" in path.name] == []
+    assert left_behind(job) == []
 
 
 def test_a_host_that_dies_gives_its_slides_back(
-    fleet: Callable[..., subprocess.Popen[str]], hosts: Any, tmp_path: Path, drawn_slides: Callable[..., Path]
+    fleet: Callable[..., subprocess.Popen[str]],
+    hosts: Any,
+    moody: Any,
+    tmp_path: Path,
+    drawn_slides: Callable[..., Path],
+    wait_until: Callable[..., None],
 ) -> None:
     slides = drawn_slides(tmp_path / "wsis", *(f"s{number}.svs" for number in range(6)))
     job = tmp_path / "job"
+    moody.order("wait")
     run = fleet("--wsi-dir", slides, "--job-dir", job, *OPTIONS)
     dying = hosts.names[0]
-    deadline = time.monotonic() + 120
-    while dying not in _lock_holders(job):
-        assert run.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_until(lambda: dying in {host for host, _ in moody.stuck()}, run)
     hosts.kill(dying)
-    out, _ = run.communicate(timeout=400)
+    moody.forget()
+    out, _ = run.communicate(timeout=600)
     logs = "\n".join(path.read_text() for path in (tmp_path / "logs").iterdir())
     assert f"{dying}: exit code 137" in out
     assert f"{hosts.names[1]}: exit code 0" in out, logs

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,7 +76,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def submit(slurm: dict[str, str], tmp_path: Path) -> Callable[..., str]:
+def submit(slurm: dict[str, str], moody: Any, tmp_path: Path) -> Callable[..., str]:
     """Function (array, *options): submits the array; gives its job number."""
     if not (ROOT / ".venv" / "bin" / "luigi").exists():
         pytest.skip("scripts/slurm_array.sh runs the project's own .venv, which `make setup` makes")
@@ -84,7 +85,7 @@ def submit(slurm: dict[str, str], tmp_path: Path) -> Callable[..., str]:
         done = subprocess.run(
             ["sbatch", "--parsable", f"--array={array}", "--cpus-per-task=1", str(ROOT / "scripts/slurm_array.sh")]
             + [str(option) for option in options],
-            env={**slurm, "PROJECT_HOME": str(ROOT)},
+            env={**slurm, "PROJECT_HOME": str(ROOT), "PYTHONPATH": os.environ["PYTHONPATH"]},
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -96,7 +97,7 @@ def submit(slurm: dict[str, str], tmp_path: Path) -> Callable[..., str]:
 
 
 def _wait(slurm: dict[str, str], number: str, logs: Path) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while subprocess.run(
         ["squeue", "--noheader", "--job", number], env=slurm, capture_output=True, text=True, check=False
     ).stdout.strip():
@@ -108,20 +109,26 @@ def _wait(slurm: dict[str, str], number: str, logs: Path) -> None:
 
 
 def test_array_tasks_share_a_cohort_and_a_stopped_one_gives_its_slides_back(
-    slurm: dict[str, str], submit: Callable[..., str], tmp_path: Path, drawn_slides: Callable[..., Path]
+    slurm: dict[str, str],
+    submit: Callable[..., str],
+    moody: Any,
+    tmp_path: Path,
+    drawn_slides: Callable[..., Path],
+    wait_until: Callable[..., None],
+    left_behind: Callable[[Path], list[Path]],
 ) -> None:
     slides = drawn_slides(tmp_path / "wsis", *(f"s{number}.svs" for number in range(6)))
     job = tmp_path / "job"
     options = (
         *("--task", "all", "--wsi-dir", slides, "--job-dir", job, "--skip-errors"),
-        *("--segmenter", "otsu", "--patch-size", 128, "--patch-encoder", "stain-stats"),
+        *("--segmenter", "otsu", "--patch-size", 128, "--patch-encoder", "moody"),
     )
+    moody.order("wait")
     number = submit("0-1", *options)
-    deadline = time.monotonic() + 120
-    while not list(job.glob("contours_geojson/*.geojson")):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: len(moody.stuck()) == 2)
     subprocess.run(["scancel", f"{number}_0"], env=slurm, check=True)
+    _wait(slurm, f"{number}_0", tmp_path)
+    moody.forget()
     _wait(slurm, number, tmp_path)
     logs = {path.name: path.read_text() for path in tmp_path.glob("trident-*.log")}
     states = [json.loads(path.read_text()) for path in (job / "wsi_states").glob("[!.]*.json")]
@@ -134,4 +141,4 @@ def test_array_tasks_share_a_cohort_and_a_stopped_one_gives_its_slides_back(
     )
     assert len(completed) == 6 * 3, logs
     assert set(completed.values()) == {1}
-    assert [path for path in job.rglob("*") if path.name.endswith(".lock") or ".tmp" in path.name] == []
+    assert left_behind(job) == []

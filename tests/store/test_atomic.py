@@ -24,7 +24,7 @@ from trident.store.atomic import atomic_path
 with atomic_path(Path(sys.argv[1])) as temp:
     temp.write_bytes(b"half")
     print(temp, flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 """
 
 

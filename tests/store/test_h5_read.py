@@ -207,7 +207,7 @@ def test_hdf5s_own_lock(tmp_path: Path, forced: bool) -> None:
         if forced:
             environment["HDF5_USE_FILE_LOCKING"] = "TRUE"
         reader = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60, check=False
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=600, check=False
         )
         if forced:
             assert "StoreError" in reader.stderr
@@ -215,7 +215,7 @@ def test_hdf5s_own_lock(tmp_path: Path, forced: bool) -> None:
         else:
             assert (reader.returncode, reader.stderr) == (0, "")
     finally:
-        holder.communicate("\n", timeout=30)
+        holder.communicate("\n", timeout=600)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_an_edited_summary_is_appended_to(tmp_path: Path) -> None:
 def test_runs_that_end_together_do_not_mix(tmp_path: Path) -> None:
     path = tmp_path / "summary.md"
     children = [subprocess.Popen([sys.executable, "-c", CHILD, str(path), name]) for name in "ab"]
-    assert [child.wait(30) for child in children] == [0, 0]
+    assert [child.wait(600) for child in children] == [0, 0]
     text = path.read_text(encoding="utf-8")
     assert text.count(TITLE + "\n") == 1
     sections = text.removeprefix(f"{TITLE}\n\n").split("\n## now")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import signal
 import socket
 import subprocess
@@ -65,6 +66,7 @@ def process_launcher(host: Mapping[str, Any]) -> Launch:
         command = [
             *(sys.executable, "-m", "trident.executors.server", "--socket", str(socket_path)),
             *("--device-index", str(device_index), "--host-options", json.dumps(dict(host))),
+            *("--driver-pid", str(os.getpid())),
         ]
         if logging.getLogger("trident").isEnabledFor(logging.DEBUG):
             command.append("--debug")

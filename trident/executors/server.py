@@ -46,15 +46,17 @@ _PROGRESS_EVERY_S = 0.2
 class Server:
     """Answers requests on a unix socket until its driver lets go of it."""
 
-    def __init__(self, socket_path: Path, device_index: int, host: dict[str, Any]) -> None:
+    def __init__(self, socket_path: Path, device_index: int, host: dict[str, Any], driver_pid: int) -> None:
         """Args:
         socket_path: where to listen.
         device_index: GPU, counted among those that this process was granted; -1: CPU.
         host: options of the run that are no part of its job file.
+        driver_pid: of this process's parent, which may be dead by now.
         """
         self._socket_path = socket_path
         self._device_index = device_index
         self._host = tuple(sorted((name, tuple(v) if isinstance(v, list) else v) for name, v in host.items()))
+        self._driver_pid = driver_pid
         self._stop = threading.Event()
         self._control: socket.socket | None = None
         self._control_lock = threading.Lock()
@@ -70,18 +72,19 @@ class Server:
             os.umask(before)
             listener.listen()
             _in_thread(lambda: self._accept(listener))
-            if not self._wait_for_driver():
-                logger.warning("no driver speaks to this executor: it ends")
+            self._wait_for_driver()
             self._stop.wait()
         abandon_work()
 
-    def _wait_for_driver(self) -> bool:
-        deadline, driver = time.monotonic() + ORPHAN_S, os.getppid()
+    def _wait_for_driver(self) -> None:
+        deadline = time.monotonic() + ORPHAN_S
         while self._control is None and not self._stop.wait(0.05):
-            if time.monotonic() > deadline or os.getppid() != driver:
+            if os.getppid() != self._driver_pid:
+                logger.warning("the driver of this executor is dead: it ends")
                 self._stop.set()
-                return False
-        return True
+            elif time.monotonic() > deadline:
+                logger.warning("no driver speaks to this executor: it ends")
+                self._stop.set()
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -167,12 +170,13 @@ def main() -> None:
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--device-index", type=int, required=True)
     parser.add_argument("--host-options", type=json.loads, default={}, help="JSON object")
+    parser.add_argument("--driver-pid", type=int, default=os.getppid(), help="default: the parent at this moment")
     parser.add_argument("--debug", action="store_true")
     arguments = parser.parse_args()
     faulthandler.enable()
     log.configure(debug=arguments.debug)
     restrict_visibility(arguments.device_index)
-    Server(arguments.socket, arguments.device_index, arguments.host_options).serve()
+    Server(arguments.socket, arguments.device_index, arguments.host_options, arguments.driver_pid).serve()
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

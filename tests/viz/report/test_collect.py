@@ -107,7 +107,18 @@ def test_status_of_a_stage(job: Job, entry: dict[str, Any], there: bool, running
 
 def test_a_run_whose_process_is_gone_is_not_running(job: Job) -> None:
     job.manifest(status="running", host=socket.gethostname(), pid=2**22 + 1)
-    assert job.data()["running"] is False
+    data = job.data()
+    assert data["running"] is False
+    assert (data["runs"][0]["status"], data["runs"][0]["error"]) == ("error", "ended abruptly: its process is gone")
+
+
+def test_how_a_silent_run_of_another_machine_stands_is_not_known(job: Job) -> None:
+    job.manifest(status="running", host="elsewhere", pid=7)
+    job.layout.states_dir.mkdir(parents=True, exist_ok=True)
+    os.utime(job.layout.states_dir, (0, 0))  # its last sign of life
+    data = job.data()
+    assert data["running"] is False
+    assert data["runs"][0]["status"] is None  # the page shows "unknown"
 
 
 def test_errors_are_told_in_full(job: Job) -> None:
