@@ -65,6 +65,9 @@ def test_every_format(job: Path, tmp_path: Path, run: Run, format_name: str) -> 
     code, _, err = run(job, "--format", format_name, "--output", out)
     assert code == exit_codes.OK
     assert "3 slides: 0 exported, 3 were there, 0 failed" in err
+    code, _, err = run(job, "--format", format_name, "--output", out, "--overwrite")
+    assert code == exit_codes.OK
+    assert "3 slides: 3 exported (3 in place of an earlier file), 0 were there, 0 failed" in err
 
 
 def test_a_bad_file_is_named_and_the_others_are_exported(job: Path, tmp_path: Path, run: Run) -> None:

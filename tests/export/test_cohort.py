@@ -59,8 +59,8 @@ def test_done_unless_something_changed(folder: Path, tmp_path: Path) -> None:
     assert export_cohort(files, target, encoder="e") == Outcome(skipped=2)
     assert target.stat().st_ino == before
     files.append(_put(folder, "c", np.ones(4, np.float32)))
-    assert export_cohort(files, target, encoder="e") == Outcome(written=3)
-    assert export_cohort(files, target, encoder="e", overwrite=True) == Outcome(written=3)
+    assert export_cohort(files, target, encoder="e") == Outcome(written=3, replaced=3)
+    assert export_cohort(files, target, encoder="e", overwrite=True) == Outcome(written=3, replaced=3)
     target.write_bytes(b"somebody's")
     (tmp_path / JOURNAL_NAME).unlink()
     with pytest.raises(StoreError, match="no export of this program wrote it"):

@@ -37,10 +37,10 @@ def test_done_ones_are_skipped_and_changed_ones_made_again(
     assert _export(files[:2], out) == Outcome(written=2)
     before = (out / "a.pt").stat().st_ino
     put_features(tmp_path / "job", "b", _values(50))
-    assert _export(files, out) == Outcome(written=2, skipped=1)
+    assert _export(files, out) == Outcome(written=2, replaced=1, skipped=1)
     assert (out / "a.pt").stat().st_ino == before
     np.testing.assert_array_equal(torch.load(out / "b.pt"), _values(50))
-    assert _export(files, out, overwrite=True) == Outcome(written=3)
+    assert _export(files, out, overwrite=True) == Outcome(written=3, replaced=3)
     assert sorted(path.name for path in out.iterdir()) == [JOURNAL_NAME, "a.pt", "b.pt", "c.pt"]
 
 
@@ -83,7 +83,7 @@ def test_what_no_export_has_written_is_not_replaced(files: list[tuple[str, Path]
     outcome = _export(files, out)
     assert outcome.written == 2
     assert "no export of this program wrote it" in outcome.problems[0]
-    assert _export(files, out, overwrite=True) == Outcome(written=3)
+    assert _export(files, out, overwrite=True) == Outcome(written=3, replaced=3)
     assert not (tmp_path / "elsewhere").exists()
     assert not (out / "a.pt").is_symlink()
 

@@ -75,9 +75,10 @@ def _export(given: argparse.Namespace, of_slides: bool) -> int:
                 files, written, given.format, encoder=chosen.encoder, overwrite=given.overwrite, progress=bar.update
             )
     logger.info(
-        "%d slides: %d exported, %d were there, %d failed",
+        "%d slides: %d exported%s, %d were there, %d failed",
         len(files),
         outcome.written,
+        f" ({outcome.replaced} in place of an earlier file)" if outcome.replaced else "",
         outcome.skipped,
         len(outcome.problems),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +67,12 @@ def export_cohort(
             outcome.skipped = len(sources)
             return outcome
         require_own(target, journal)
+    was_there = os.path.lexists(target)
     with atomic_path(target) as temporary:
         _write(temporary, sources, encoder)
         journal.note(target.name, temporary, digest)
     outcome.written = len(sources)
+    outcome.replaced = len(sources) if was_there else 0
     return outcome
 
 

@@ -23,11 +23,13 @@ class Outcome:
 
     Attributes:
         written: number of slides whose file was made.
+        replaced: number of those where another file, of other features or an earlier export, had been.
         skipped: number of those whose file was there.
         problems: one line for each slide that could not be exported.
     """
 
     written: int = 0
+    replaced: int = 0
     skipped: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -56,9 +58,12 @@ def export_slides(
     """
     chosen, journal, outcome = FORMATS[format_name], Journal(output), Outcome()
     for slide, source in files:
+        target = output / f"{slide}{chosen.suffix}"
+        was_there = os.path.lexists(target)
         try:
-            if export_slide(slide, source, output, chosen, journal, encoder=encoder, overwrite=overwrite):
+            if export_slide(slide, source, target, chosen, journal, encoder=encoder, overwrite=overwrite):
                 outcome.written += 1
+                outcome.replaced += was_there
             else:
                 outcome.skipped += 1
         except StoreError as error:
@@ -69,7 +74,7 @@ def export_slides(
 
 
 def export_slide(
-    slide: str, source: Path, folder: Path, chosen: Format, journal: Journal, *, encoder: str, overwrite: bool
+    slide: str, source: Path, target: Path, chosen: Format, journal: Journal, *, encoder: str, overwrite: bool
 ) -> bool:
     """Write the file of one slide unless it is done; the answer is whether it was written.
 
@@ -77,7 +82,6 @@ def export_slide(
         StoreError: the features cannot be read, the file cannot be written, or a file that no export has written is
             in its place.
     """
-    target = folder / f"{slide}{chosen.suffix}"
     digest = f"{encoder}:{digests.features_digest(source)}"
     if not overwrite:
         if journal.is_done(target, digest):
