@@ -1,10 +1,11 @@
-"""trident/features/batch_encoder.py: what happens when memory runs out."""
+"""trident/features/batch_encoder.py: memory that runs out, encoders that keep something, threads."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def _unused(_: object) -> Tensor:
 
 
 def _encoder(model: nn.Module, dim: int = 3, threads: int = 1) -> BatchEncoder:
-    encoder = PatchEncoder("small", model, _unused, torch.float16, embedding_dim=dim)
+    encoder = PatchEncoder("small", model, _unused, torch.float16, embedding_dim=dim, reentrant=threads > 1)
     return BatchEncoder(encoder, torch.device("cpu"), lambda pixels: pixels, threads=threads)
 
 
@@ -80,10 +81,100 @@ def test_other_errors_pass() -> None:
         _encoder(_Broken()).start(torch.rand(5, 3, 2, 2))
 
 
-def test_output_of_the_wrong_shape() -> None:
-    encoder = _encoder(_Small(9), dim=4)
-    with pytest.raises(SettingsError, match=r"features of shape \(5, 3\); expected \(patches, 4\)"):
-        encoder.collect(encoder.start(torch.rand(5, 3, 2, 2)))
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        torch.AcceleratorError("CUDA error: out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=lambda error: str(error)[:30],
+)
+def test_every_way_to_say_that_memory_ran_out(error: RuntimeError) -> None:
+    class Large(nn.Module):
+        def forward(self, batch: Tensor) -> Tensor:
+            if len(batch) > 2:
+                raise error
+            return batch.mean(dim=(2, 3))
+
+    encoder, pixels = _encoder(Large()), torch.rand(7, 3, 2, 2)
+    assert torch.equal(torch.from_numpy(encoder.collect(encoder.start(pixels))), pixels.mean(dim=(2, 3)))
+    assert encoder.largest == 1
+
+
+@pytest.mark.parametrize(
+    ("forward", "found"),
+    [
+        (lambda batch: batch.mean(dim=(2, 3)), r"\(5, 3\)"),
+        (lambda batch: batch[:2].flatten(1)[:, :4], r"\(2, 4\)"),
+        (lambda batch: batch.flatten(1)[:, :4].tolist(), "list"),
+        (lambda batch: batch, r"\(5, 3, 2, 2\)"),
+    ],
+    ids=["dim", "rows", "no tensor", "map"],
+)
+def test_output_of_the_wrong_shape(forward: Callable[[Tensor], object], found: str) -> None:
+    class Wrong(nn.Module):
+        def forward(self, batch: Tensor) -> object:
+            return forward(batch)
+
+    encoder = _encoder(Wrong(), dim=4)
+    with pytest.raises(SettingsError, match=rf"gave {found} for 5 patches; .* \(5, 4\)"):
+        encoder.start(torch.rand(5, 3, 2, 2))
+
+
+class _Keeps(nn.Module):
+    """Reads its features from what it left on itself, as a forward hook does, and gives the same memory each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: Tensor
+        self.features = torch.empty(0, 3)
+        self.has_begun = threading.Event()
+
+    def forward(self, batch: Tensor) -> Tensor:
+        self.kept = batch
+        self.has_begun.set()
+        time.sleep(0.01)  # a chance for another thread
+        if len(self.features) != len(batch):
+            self.features = torch.empty(len(batch), 3)
+        return torch.mean(self.kept, dim=(2, 3), out=self.features)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_an_encoder_that_keeps_something_is_called_once_at_a_time(threads: int) -> None:
+    model = _Keeps()
+    encoder = PatchEncoder("keeps", model, _unused, torch.float32, embedding_dim=3)
+    slides = [torch.rand(6, 8, 3, 2, 2) for _ in range(2)]
+    got: dict[int, list[Tensor]] = {}
+
+    def encode(number: int) -> None:
+        with BatchEncoder(encoder, torch.device("cpu"), lambda batch: batch, threads=threads) as batch_encoder:
+            started = [batch_encoder.start(batch) for batch in slides[number]]  # all before the first is collected
+            got[number] = [torch.from_numpy(batch_encoder.collect(one)) for one in started]
+
+    both = [threading.Thread(target=encode, args=(number,)) for number in range(2)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    for number, slide in enumerate(slides):
+        assert torch.equal(torch.stack(got[number]), slide.mean(dim=(3, 4)))
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("asked", ["auto", "float32", "float16", "bfloat16"])
+def test_weights_in_half_precision_run_on_a_cpu(half: torch.dtype, asked: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 4)).to(half).eval()
+    weight, bias = (values.detach().to(torch.float32) for values in network[1].parameters())
+    encoder = CustomInferenceEncoder("half", network, lambda image: torch.ones(3, 2, 2), half)
+    assert encoder.embedding_dim == 4
+    pixels = torch.rand(5, 3, 2, 2)
+    with BatchEncoder(encoder, torch.device("cpu"), lambda batch: batch, precision=asked) as batch_encoder:
+        got = batch_encoder.collect(batch_encoder.start(pixels))
+    tolerance = 1e-6 if asked in ("auto", "float32") else 2e-2
+    np.testing.assert_allclose(got, pixels.flatten(1) @ weight.T + bias, atol=tolerance)
 
 
 def test_a_cpu_computes_in_float32() -> None:
@@ -132,7 +223,7 @@ def test_a_convolutional_network_is_laid_out_for_the_cpu_and_gives_the_same() ->
     pixels = torch.rand(6, 3, 20, 20)
     with torch.inference_mode():
         expected = network(pixels).numpy()
-    encoder = CustomInferenceEncoder("conv", network, lambda image: image, torch.float32)
+    encoder = CustomInferenceEncoder("conv", network, lambda image: image, torch.float32, reentrant=True)
     encoder._embedding_dim = 8
     with BatchEncoder(encoder, torch.device("cpu"), lambda batch: batch, threads=2) as batch_encoder:
         got = batch_encoder.collect(batch_encoder.start(pixels))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -103,6 +106,16 @@ def test_a_file_that_ends_early(tmp_path: Path) -> None:
     out = np.empty((SIDE_PX, SIDE_PX, 3), np.uint8)
     assert tiles.decode(0, out)
     assert not tiles.decode(1, out)
+
+
+def test_a_read_that_fails_is_left_to_another_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiles = opened(tmp_path / "tiles", [SOUND])
+    out = np.empty((SIDE_PX, SIDE_PX, 3), np.uint8)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pread", fails := Mock(side_effect=OSError(errno.EIO, "Input/output error")))
+        assert not tiles.decode(0, out)
+    fails.assert_called_once()
+    assert tiles.decode(0, out)
 
 
 def test_without_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from trident.errors import (
     LockHeldError,
     RecipeMismatchError,
     StageNotRequestedError,
+    TridentError,
     UnreadableSlideError,
     WeightsError,
 )
@@ -145,9 +146,10 @@ def test_an_encoder_that_fails_does_not_lose_the_others(
     good, last = make_stage("a"), make_stage("ccc")
     bad, worse = make_stage("bb", WeightsError("damaged")), make_stage("dddd", ValueError("odd"))
     group = PatchFeaturesGroup([good, bad, last, worse])
-    with pytest.raises(WeightsError, match="damaged") as caught:
+    with pytest.raises(TridentError, match="^bb: damaged; dddd: ValueError: odd$") as caught:
         run_recorded(group)
-    assert "odd" in caplog.text
+    assert "patch features dddd failed" in caplog.text
+    assert "Traceback" in caplog.text
     assert [member.status().done for member in group.members] == [True, False, True, False]
     record_failure(group, caught.value)  # as the run does, which knows the group alone
     tasks = _tasks(good)
@@ -160,6 +162,13 @@ def test_an_encoder_that_fails_does_not_lose_the_others(
     assert not list(good.output.parents[1].rglob("*.lock"))
     result = run_recorded(PatchFeaturesGroup([good, make_stage("bb"), last, make_stage("dddd")]))
     assert [part.skipped for part in result.parts.values()] == [True, False, True, False]
+
+
+def test_an_encoder_is_named_that_fails_alone_with_an_error_that_nobody_foresaw(
+    make_stage: Callable[..., PatchFeaturesStage],
+) -> None:
+    with pytest.raises(TridentError, match="^bb: ValueError: odd$"):
+        run_recorded(PatchFeaturesGroup([make_stage("a"), make_stage("bb", ValueError("odd"))]))
 
 
 def test_a_conflict_or_a_lock_stops_its_encoder_alone(make_stage: Callable[..., PatchFeaturesStage]) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -18,6 +21,12 @@ from trident.features.precision import AUTO, autocast, used_precision
 from trident.features.threads import single_core_threads
 
 logger = logging.getLogger(__name__)
+
+_OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
+"""In what a RuntimeError says, where it is not torch's own class: CUDA, cuBLAS and cuDNN, and the CPU's allocator."""
+
+_turns: WeakKeyDictionary[PatchEncoder, threading.Lock] = WeakKeyDictionary()
+"""Of encoders that take one call at a time, whichever slide it is for."""
 
 
 @dataclass
@@ -52,7 +61,8 @@ class BatchEncoder:
             device: where to compute.
             finish: turns a prepared batch on the device into the network's input (B, 3, H, W), which must last until
                 the next call from the same thread.
-            threads: parts of a batch that are encoded at once, each in its own thread; for a CPU.
+            threads: parts of a batch that are encoded at once, each in its own thread; for a CPU. An encoder that is
+                not reentrant takes one call at a time.
             precision: see `used_precision`.
         """
         self.encoder = encoder.eval().to(device)
@@ -61,12 +71,15 @@ class BatchEncoder:
             self.encoder.to(memory_format=torch.channels_last)
         self._device = device
         self._finish = finish
-        self._threads = threads
+        self._threads = threads if encoder.reentrant else 1
+        self._turn: AbstractContextManager[object] = nullcontext()
+        if not encoder.reentrant:
+            self._turn = _turns.setdefault(encoder, threading.Lock())
         self._dim = encoder.embedding_dim
         self.precision = used_precision(encoder.precision, device.type, precision)
         self.largest: int | None = None
         """Patches that fit into the device's memory at once, where that became known by failing."""
-        self._executor = single_core_threads(threads, "trident-encode") if threads > 1 else None
+        self._executor = single_core_threads(threads, "trident-encode") if self._threads > 1 else None
 
     def __enter__(self) -> BatchEncoder:
         return self
@@ -84,6 +97,7 @@ class BatchEncoder:
 
         Raises:
             TridentError: not even one patch fits.
+            SettingsError: the encoder's output is not (B, D).
         """
         if self._executor is None:
             parts = self._encode(pixels)
@@ -92,7 +106,7 @@ class BatchEncoder:
             shares = torch.tensor_split(pixels, min(self._threads, len(pixels)))
             parts = [part for parts in self._executor.map(self._encode, shares) for part in parts]
         # The copies are queued right behind the batch: asked for later, they would wait for the batch after it too.
-        parts = [part.to(dtype=torch.float32).to("cpu", non_blocking=True) for part in parts]
+        parts = [part.to("cpu", non_blocking=True) for part in parts]
         if self._device.type != "cuda":
             return Started(parts, None)
         arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -128,20 +142,10 @@ class BatchEncoder:
         return parts
 
     def collect(self, started: Started) -> NDArray[np.float32]:
-        """Features (B, D) of a batch that was started; waits for the device.
-
-        Raises:
-            SettingsError: the encoder's output is not (B, D).
-        """
+        """Features (B, D) of a batch that was started; waits for the device."""
         if started.arrived is not None:
             started.arrived.synchronize()
-        features = torch.cat(started.parts)
-        if features.ndim != 2 or features.shape[1] != self._dim:
-            raise SettingsError(
-                f"encoder {self.encoder.enc_name} gave features of shape {tuple(features.shape)}; "
-                f"expected (patches, {self._dim})"
-            )
-        array: NDArray[np.float32] = features.numpy()
+        array: NDArray[np.float32] = torch.cat(started.parts).numpy()
         return array
 
     def _try(self, pixels: Tensor) -> Tensor | None:
@@ -149,12 +153,23 @@ class BatchEncoder:
         try:
             with torch.inference_mode(), autocast(self._device.type, self.precision):
                 batch = self._finish(pixels.to(self._device, non_blocking=True))
-                features: Tensor = self.encoder(batch)
-                # An input on the CPU is written over by the next one.
-                shares = features.device == batch.device and _storage(features) == _storage(batch)
-                return features.clone() if shares else features
-        except torch.OutOfMemoryError:
+                with self._turn:
+                    features: Tensor = self.encoder(batch)
+                    self._check_shape(features, len(batch))
+                    # A copy: the next call may write over the input, or over an output that the encoder keeps.
+                    return features.to(dtype=torch.float32, copy=True)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             return None
+
+    def _check_shape(self, features: object, n_patches: int) -> None:
+        found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        if found != (n_patches, self._dim):
+            raise SettingsError(
+                f"encoder {self.encoder.enc_name} gave {found} for {n_patches} patches; "
+                f"its model must give a tensor ({n_patches}, {self._dim})"
+            )
 
 
 def is_convolutional(model: nn.Module) -> bool:
@@ -163,5 +178,6 @@ def is_convolutional(model: nn.Module) -> bool:
     return 2 * sum(size for is_kernel, size in sizes if is_kernel) > sum(size for _, size in sizes)
 
 
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says that memory ran out, in any of the ways that torch and CUDA's libraries have for it."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)

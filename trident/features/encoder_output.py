@@ -106,8 +106,11 @@ class EncoderOutput:
         good: NDArray[np.bool_] = np.isfinite(features).min(axis=1)
         if not good.all():
             x, y = (int(value) for value in self._coords[first + int(np.argmin(good))])
+            precision = self.batch_encoder.precision
+            why = "its weights are damaged, or its transform gives them"
+            if precision is not torch.float32:
+                why = f"its weights are damaged, or {precision_name(precision)} is too small (--precision float32)"
             raise WeightsError(
                 f"encoder {self.batch_encoder.encoder.enc_name} gave NaN or infinity for {int((~good).sum())} of "
-                f"{len(good)} patches, first for the one at ({x}, {y}); its weights are damaged, or its precision "
-                f"{precision_name(self.batch_encoder.precision)} is too small (--precision float32)"
+                f"{len(good)} patches, first for the one at ({x}, {y}); {why}"
             )

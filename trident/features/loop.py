@@ -49,8 +49,8 @@ def extract_features(
             times faster; or any other function (x, y) in level-0 pixels -> the patch, uint8 (H, W, 3). Called from
             several threads at once.
         coords: int (N, 2), x and y of each patch's corner in level-0 pixels; N may be 0, then `sink` is never called.
-        encoder: moved to `device`, and left there. On a CPU it is called from several threads at once, unless
-            `workers` is 0.
+        encoder: moved to `device`, and left there. On a CPU one that is `reentrant` is called from several threads at
+            once, unless `workers` is 0.
         device: "cpu", "cuda", "cuda:1".
         batch_size: patches encoded at once.
         workers: reading threads; None for one a processor (16 at most), 0 to read in this thread.

@@ -227,7 +227,7 @@ class PatchBatches:
 
     def _begin(self, start: int) -> Batch:
         """Hand the patches from `start` on to the threads."""
-        buffers = self._free.pop() if self._free else [self._new_buffer(black) for black in self._known.black]
+        buffers = self._free.pop() if self._free else [self._new_buffer(row) for row in self._known.sample]
         batch = Batch(start, [buffer[: len(self._coords) - start] for buffer in buffers], buffers, [])
         if self._executor is not None:
             batch.jobs = [
@@ -236,9 +236,9 @@ class PatchBatches:
             ]
         return batch
 
-    def _new_buffer(self, black: Rows) -> Tensor:
-        shape = (self._batch_size, *black.shape)
-        dtype = torch.uint8 if black.dtype == np.uint8 else torch.float32
+    def _new_buffer(self, row: Rows) -> Tensor:
+        shape = (self._batch_size, *row.shape)
+        dtype = torch.uint8 if row.dtype == np.uint8 else torch.float32
         return torch.empty(shape, dtype=dtype, pin_memory=True) if self._pinned else batch_buffers.take(shape, dtype)
 
     def _rows(self, batch: Batch, first: int) -> list[Rows]:
@@ -289,8 +289,8 @@ class PatchBatches:
                     filled.errors.append((start + first + row, error))
             read = time.perf_counter()
             self._prepare(regions, parts, start + first)
-            for part, black in zip(parts, self._known.black, strict=True):
-                part[failed] = black
+            for row in failed:
+                self._blacken([part[row : row + 1] for part in parts])
             filled.read_s += read - began
             filled.transform_s += time.perf_counter() - read
         return filled
@@ -302,8 +302,7 @@ class PatchBatches:
         try:
             patch = self._read(x, y)
         except UnreadableSlideError as error:
-            for row, black in zip(rows, self._known.black, strict=True):
-                row[0] = black
+            self._blacken(rows)
             filled.errors.append((index, error))
             filled.read_s += time.perf_counter() - began
             return
@@ -314,16 +313,26 @@ class PatchBatches:
 
     def _prepare(self, regions: RGBImage, rows: list[Rows], start: int) -> None:
         """Regions (n, H, W, 3) -> the rows of each slot; nothing to do where they were read straight into them."""
-        for slot, (part, black) in enumerate(zip(rows, self._known.black, strict=True)):
+        for slot, (part, sample) in enumerate(zip(rows, self._known.sample, strict=True)):
             if part is regions or slot in self._failures:
                 continue
             try:
                 prepared = self._known.distinct[slot].prepare(regions)
-                self._check_shape(prepared.shape[1:], black.shape, start)
+                self._check_shape(prepared.shape[1:], sample.shape, start)
             except Exception as error:  # noqa: BLE001 - a user's own function: kept, and told as its encoder's outcome
                 self._failures.setdefault(slot, error)
             else:
                 part[:] = prepared
+
+    def _blacken(self, rows: list[Rows]) -> None:
+        """Make the patches of `rows`, by slot, what becomes of a black region."""
+        for slot, part in enumerate(rows):
+            if slot in self._failures:
+                continue
+            try:
+                part[:] = self._known.black(slot)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._failures.setdefault(slot, error)
 
     def _regions_buffer(self, rows: list[Rows], side_px: int) -> RGBImage:
         """Where regions are read: straight into the batch, or a buffer of this thread's own."""

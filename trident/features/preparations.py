@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trident.encoders.patch.transforms import Transform
+from trident.encoders.patch.transforms import Transform, sample_pixels
 from trident.features.prepare import PatchPreparer
 
 Rows = NDArray[np.uint8] | NDArray[np.float32]
@@ -24,7 +24,7 @@ def _unprepared(batch: Tensor) -> Tensor:
 class Preparations:
     """What has to be made of a region for several encoders; those that want the same share it.
 
-    A transform that fails on a black region costs its own encoder only.
+    A transform that fails on a region of noise costs its own encoder only.
 
     Args:
         transforms: one an encoder, PIL RGB image -> float32 tensor (3, H, W).
@@ -49,16 +49,17 @@ class Preparations:
         self._preparers: list[PatchPreparer] = []
         self.finish: list[Callable[[Tensor], Tensor]] = []
         """For each encoder, prepared patches on the device -> its network's input."""
-        self.black: list[Rows] = []
-        """What becomes of a black region, by slot."""
-        black = np.zeros((1, *region_shape, 3), dtype=np.uint8)
+        self.sample: list[Rows] = []
+        """What becomes of a region of noise, by slot: as all patches, in shape and type."""
+        self._region_shape = region_shape
+        sample = sample_pixels(*region_shape)[np.newaxis]
         known: dict[object, int] = {}
         for number, transform in enumerate(transforms):
             try:
                 preparer = PatchPreparer(transform, region_shape, patch_size_px=patch_size_px, on_device=on_device)
                 key = preparer.signature if preparer.signature is not None else len(self.distinct)
                 if key not in known:
-                    self.black.append(preparer.prepare(black)[0])
+                    self.sample.append(preparer.prepare(sample)[0])
                     known[key] = len(self.distinct)
                     self.distinct.append(preparer)
             except Exception as error:  # noqa: BLE001 - a user's own function: kept, and told as its encoder's outcome
@@ -72,6 +73,10 @@ class Preparations:
         keep = [slot for slot, preparer in enumerate(self.distinct) if preparer.keeps_regions]
         self.direct: int | None = keep[0] if keep else None
         """A slot that takes regions as they are: they may be read straight into its rows."""
+
+    def black(self, slot: int) -> Rows:
+        """What becomes of a black region: (1, ...). Whatever the transform raises on it is passed on."""
+        return self.distinct[slot].prepare(np.zeros((1, *self._region_shape, 3), dtype=np.uint8))
 
     def release_memory(self) -> None:
         """See `PatchPreparer.release_memory`."""

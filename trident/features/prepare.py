@@ -5,7 +5,9 @@ Imports torch: import this module lazily.
 
 from __future__ import annotations
 
+import copy
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from trident.encoders.patch.transforms import Transform
+from trident.encoders.patch.transforms import Transform, sample_pixels
 from trident.features.buffers import batch_buffers
 from trident.features.pixels import crop_centre, normalise, resize, resize_with_pil
 
@@ -31,7 +33,8 @@ class PatchPreparer:
     (bilinear or bicubic, aspect kept), CenterCrop, ToTensor and Normalize, or of some of these in this order, it runs
     for many patches at once, and what travels between the two steps are bytes. Resizing is then that of
     `pixels.resize`; the rest is the same to the bit. Where only the end is ToTensor (and Normalize), the steps before
-    it run on PIL images in the threads. Any other transform runs there whole.
+    it run on PIL images in the threads. Any other transform runs there whole. What runs there is copied for each
+    thread, so that it may keep what it likes in its attributes.
 
     Args:
         transform: PIL RGB image -> float32 tensor (3, H, W).
@@ -48,7 +51,6 @@ class PatchPreparer:
         patch_size_px: int | None = None,
         on_device: bool = False,
     ) -> None:
-        self._transform = transform
         self._buffers = threading.local()
         self._floats: list[Tensor] = []
         self._to_patch: list[PixelStep] = []
@@ -60,21 +62,25 @@ class PatchPreparer:
             else:  # a patch's pixels are promised to one grey level
                 self._to_patch = [partial(resize_with_pil, height_px=patch_size_px, width_px=patch_size_px)]
                 on_device = False
-        self._images: list[Any] | None
-        self._images, self._mean, self._std = _split(transform)
-        steps = None if self._images is None else _pixel_steps(self._images, patch_shape)
-        if steps is not None:
-            self._images = []
-        elif self._images is not None and not _gives_rgb(self._images, patch_shape):
-            self._images = None
+        from torchvision import transforms
+
+        images, self._mean, self._std = _split(transform)
+        steps = None if images is None else _pixel_steps(images, patch_shape)
+        self._to_rgb: _PerThread | None = None
+        self._whole: _PerThread | None = None
+        if steps is None:
+            if images is not None:
+                self._to_rgb = _PerThread(transforms.Compose(images))
+            if self._to_rgb is None or not _gives_rgb(self._to_rgb, patch_shape):
+                self._to_rgb, self._whole = None, _PerThread(transform)
         self._early = self._to_patch + (steps or [])
         self._late: list[PixelStep] = []
         if on_device and steps is not None:
             self._early, self._late = [], self._early
-        self.keeps_regions = not self._early and self._images == []
+        self.keeps_regions = not self._early and steps is not None
         """Whether `prepare` gives back what it gets, so that regions may be read straight into a batch."""
         self.signature = (
-            tuple((step.func, *sorted(step.keywords.items())) for step in self._early) if self._images == [] else None
+            None if steps is None else tuple((step.func, *sorted(step.keywords.items())) for step in self._early)
         )
         """Two preparers with one signature `prepare` alike; None where that cannot be told."""
 
@@ -84,19 +90,19 @@ class PatchPreparer:
         for step in self._early:
             patches = step(patches)
         pixels: Pixels = patches.numpy()
-        if self._images == []:
-            return pixels
-        if self._images is None:
-            tensors = [self._transform(Image.fromarray(patch)) for patch in pixels]
+        if self._whole is not None:
+            tensors = [self._whole(Image.fromarray(patch)) for patch in pixels]
             return np.stack([tensor.to(torch.float32).numpy() for tensor in tensors])
-        return np.stack([np.asarray(_applied(self._images, patch)) for patch in pixels])
+        if self._to_rgb is not None:
+            return np.stack([np.asarray(self._to_rgb(Image.fromarray(patch))) for patch in pixels])
+        return pixels
 
     def finish(self, batch: Tensor) -> Tensor:
         """Prepared patches on the device -> the network's input, float32 (B, 3, H, W).
 
         On a CPU it may lie in memory that the next call from the same thread uses again.
         """
-        if self._images is None:
+        if self._whole is not None:
             return batch
         for step in self._late:
             batch = step(batch)
@@ -116,6 +122,48 @@ class PatchPreparer:
         self._buffers = threading.local()
         batch_buffers.give_back(self._floats)
         self._floats = []
+
+
+class _PerThread:
+    """A function of the user's own on images, copied for each thread that calls it: as in the workers of a DataLoader.
+
+    What cannot be copied, or holds a network, which is large, is called by one thread at a time; a plain function is
+    the same for all.
+    """
+
+    def __init__(self, function: Callable[[Image.Image], Any]) -> None:
+        self._function = function
+        self._own = threading.local()
+        self._turn = threading.Lock()
+
+    def __call__(self, image: Image.Image) -> Any:
+        own = getattr(self._own, "function", None)
+        if own is None:
+            own = self._own.function = self._copied()
+        return own(image)
+
+    def _copied(self) -> Callable[[Image.Image], Any]:
+        if _holds_network(self._function):
+            return self._in_turn
+        try:
+            return copy.deepcopy(self._function)
+        except Exception:  # noqa: BLE001 - whatever it holds; the original does as well
+            return self._in_turn
+
+    def _in_turn(self, image: Image.Image) -> Any:
+        with self._turn:
+            return self._function(image)
+
+
+def _holds_network(function: object) -> bool:
+    """Whether weights belong to a transform, to the object whose method it is, or to one of its steps."""
+    owner = getattr(function, "__self__", function)
+    for held in (owner, *getattr(owner, "__dict__", {}).values()):
+        if isinstance(held, nn.Module) and next(held.parameters(), None) is not None:
+            return True
+        if isinstance(held, (list, tuple)) and any(step is not owner and _holds_network(step) for step in held):
+            return True
+    return False
 
 
 def _split(transform: Transform) -> tuple[list[Any] | None, Tensor | None, Tensor | None]:
@@ -178,13 +226,6 @@ def _resized_shape(size: Any, shape: tuple[int, int]) -> tuple[int, int]:
     return int(shorter * height_px / width_px), shorter
 
 
-def _gives_rgb(steps: list[Any], shape: tuple[int, int]) -> bool:
-    tried = _applied(steps, np.zeros((*shape, 3), dtype=np.uint8))
+def _gives_rgb(function: _PerThread, shape: tuple[int, int]) -> bool:
+    tried = function(Image.fromarray(sample_pixels(*shape)))
     return isinstance(tried, Image.Image) and tried.mode == "RGB"
-
-
-def _applied(steps: list[Any], patch: Pixels) -> Any:
-    image: Any = Image.fromarray(patch)
-    for step in steps:
-        image = step(image)
-    return image

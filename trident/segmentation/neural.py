@@ -190,7 +190,12 @@ class NeuralSegmenter(Segmenter):
     def _as_encoder(self) -> PatchEncoder:
         """The network for the loop that extracts features: a tile's "feature" is its decision, pixel by pixel."""
         return PatchEncoder(
-            self.name, self._decide, self.eval_transforms, self.precision, embedding_dim=TILE_PX * TILE_PX
+            self.name,
+            self._decide,
+            self.eval_transforms,
+            self.precision,
+            embedding_dim=TILE_PX * TILE_PX,
+            reentrant=True,
         )
 
     def _usable_batch_size(self) -> int:

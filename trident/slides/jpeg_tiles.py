@@ -73,7 +73,10 @@ class JpegTiles:
         n_bytes, offset = int(self._byte_counts[index]), int(self._offsets[index])
         if n_bytes <= 0 or offset <= 0:
             return False
-        data = os.pread(self._descriptor, n_bytes, offset)
+        try:
+            data = os.pread(self._descriptor, n_bytes, offset)
+        except OSError:  # a network folder that hesitates: whoever reads the tile another way tries again
+            return False
         if len(data) != n_bytes or not data.startswith(_START):
             return False
         try:

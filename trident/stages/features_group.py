@@ -26,6 +26,7 @@ from trident.stages.base import (
 )
 from trident.stages.coords import CoordsStage
 from trident.stages.features import PatchFeaturesStage
+from trident.stages.tracking import describe_error
 from trident.store.locks import OutputLock
 from trident.store.recipes import Recipe
 
@@ -131,12 +132,12 @@ def run_group(
         One result, with those of the members as its `parts`.
 
     Raises:
-        TridentError: of the first member that failed; a lock that is held is raised only where nothing worse happened.
+        TridentError: what its members failed with, by encoder; a lock that is held only where nothing worse happened.
     """
     results: dict[str, StageResult] = {}
-    errors: list[tuple[Stage, Exception]] = []
+    errors: list[tuple[PatchFeaturesStage, Exception]] = []
 
-    def failed(stage: Stage, error: Exception) -> None:
+    def failed(stage: PatchFeaturesStage, error: Exception) -> None:
         errors.append((stage, error))
         if on_failure is not None and not isinstance(error, LockHeldError):
             on_failure(stage, error)
@@ -165,7 +166,7 @@ def run_group(
             if on_end is not None:
                 on_end(stage, outcome)
     if errors:
-        raise _worst(errors)
+        raise _together_failed(errors)
     return _together({stage.key: results[stage.key] for stage in group.parts})
 
 
@@ -180,14 +181,16 @@ def _made(stages: list[PatchFeaturesStage], progress: Progress | None) -> list[S
         return [error] * len(stages)
 
 
-def _worst(errors: list[tuple[Stage, Exception]]) -> Exception:
-    """The error to raise; others are logged, unless they are the same."""
-    worst = next((error for _, error in errors if not isinstance(error, LockHeldError)), errors[0][1])
-    for stage, error in errors:
-        if error is not worst:
-            unforeseen = not isinstance(error, TridentError)
-            logger.error("%s: %s: %s", stage.source.name, stage.label, error, exc_info=error if unforeseen else None)
-    return worst
+def _together_failed(errors: list[tuple[PatchFeaturesStage, Exception]]) -> Exception:
+    """The error to raise: the one that all have, or what went wrong with which encoder."""
+    worse = [(stage, error) for stage, error in errors if not isinstance(error, LockHeldError)]
+    first = (worse or errors)[0][1]
+    if isinstance(first, TridentError) and len({(type(error), str(error)) for _, error in worse}) <= 1:
+        return first
+    for stage, error in worse:
+        if not isinstance(error, TridentError):
+            logger.error("%s: %s failed", stage.source.name, stage.label, exc_info=error)
+    return TridentError("; ".join(f"{stage.encoder_name}: {describe_error(error)}" for stage, error in worse))
 
 
 def _entered(stage: Stage, locks: ExitStack) -> StageResult | None:

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trident.encoders.patch.transforms import Transform
+from trident.encoders.patch.transforms import Transform, sample_pixels
 from trident.errors import SettingsError
 
 
 class PatchEncoder(nn.Module):
     """A network with everything that the feature loop needs to know about it.
 
-    Called on a batch of transformed patches (B, 3, H, W), it gives features (B, `embedding_dim`).
+    Called on a batch of transformed patches (B, 3, H, W), it gives features (B, `embedding_dim`). Its weights are kept
+    in float32, and become it where they are not: a device computes in `precision` all the same.
     """
 
     enc_name: str
@@ -30,6 +31,8 @@ class PatchEncoder(nn.Module):
     """Side in pixels of the network's input, as `eval_transforms` makes it; None: any."""
     options: Mapping[str, object]
     """The encoder's own options that shape its features, as far as they are not the defaults."""
+    reentrant: bool
+    """Whether several threads may call it at once: it keeps nothing between or beside its calls, hooks included."""
 
     def __init__(
         self,
@@ -42,20 +45,22 @@ class PatchEncoder(nn.Module):
         weights_sha256: str | None = None,
         input_size: int | None = None,
         options: Mapping[str, object] | None = None,
+        reentrant: bool = False,
     ) -> None:
         super().__init__()
         self.enc_name = enc_name
-        self.model = model
+        self.model = model.float() if _is_half(model) else model
         self.eval_transforms = eval_transforms
         self.precision = precision
         self.weights_sha256 = weights_sha256
         self.input_size = input_size
         self.options = dict(options or {})
+        self.reentrant = reentrant
         self._embedding_dim = embedding_dim
 
     @property
     def embedding_dim(self) -> int:
-        """Length D of a feature vector; for a model of the user's own, found by encoding one black patch."""
+        """Length D of a feature vector; for a model of the user's own, found by encoding one patch of noise."""
         if self._embedding_dim is None:
             self._embedding_dim = self._measure_dim()
         return self._embedding_dim
@@ -68,12 +73,11 @@ class PatchEncoder(nn.Module):
     def _measure_dim(self) -> int:
         from PIL import Image
 
-        tensor = next(self.model.parameters(), None)
-        device = torch.device("cpu") if tensor is None else tensor.device
-        black = self.eval_transforms(Image.new("RGB", (256, 256)))
+        weight = next(self.model.parameters(), torch.empty(0))
+        patch = self.eval_transforms(Image.fromarray(sample_pixels(256, 256)))
         was_training = self.training
         with torch.inference_mode():
-            features: Any = self.eval()(black.unsqueeze(0).to(device))
+            features: Any = self.eval()(patch.unsqueeze(0).to(weight.device))
         self.train(was_training)
         if not isinstance(features, Tensor) or features.ndim != 2 or features.shape[0] != 1:
             shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
@@ -81,6 +85,10 @@ class PatchEncoder(nn.Module):
                 f"encoder {self.enc_name} gave {shape} for a batch of one patch; its model must give a tensor (B, D)"
             )
         return int(features.shape[1])
+
+
+def _is_half(model: nn.Module) -> bool:
+    return any(weight.dtype in (torch.float16, torch.bfloat16) for weight in model.parameters())
 
 
 class CustomInferenceEncoder(PatchEncoder):
@@ -91,7 +99,16 @@ class CustomInferenceEncoder(PatchEncoder):
         model: (B, 3, H, W) -> (B, D).
         transforms: PIL RGB image -> float32 tensor (3, H, W).
         precision: autocast type on a GPU.
+        reentrant: whether several threads may call the model at once; faster on a CPU, where its forward keeps nothing.
     """
 
-    def __init__(self, enc_name: str, model: nn.Module, transforms: Transform, precision: torch.dtype) -> None:
-        super().__init__(enc_name, model, transforms, precision, embedding_dim=None)
+    def __init__(
+        self,
+        enc_name: str,
+        model: nn.Module,
+        transforms: Transform,
+        precision: torch.dtype,
+        *,
+        reentrant: bool = False,
+    ) -> None:
+        super().__init__(enc_name, model, transforms, precision, embedding_dim=None, reentrant=reentrant)

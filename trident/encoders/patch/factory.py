@@ -59,6 +59,7 @@ def encoder_factory(
         weights_sha256=None if found is None else found.sha256,
         input_size=declared.input_size_px if img_size is None else img_size,
         options=declared.unusual(options),
+        reentrant=True,
     )
     return encoder.eval().requires_grad_(False)
 

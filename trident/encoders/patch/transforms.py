@@ -8,11 +8,24 @@ from typing import TYPE_CHECKING
 from trident.encoders.patch.spec import TransformSpec
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
     from torch import Tensor
 
 Transform = Callable[["Image"], "Tensor"]
 """PIL RGB image -> float32 tensor (3, H, W)."""
+
+
+def sample_pixels(height_px: int, width_px: int) -> NDArray[np.uint8]:
+    """Pixels on which to try a transform, uint8 (H, W, 3): always the same noise.
+
+    A stain normaliser, say, can do nothing with an image of one colour.
+    """
+    import numpy as np
+
+    noise = np.random.default_rng(0).integers(0, 256, (64, min(width_px, 1000), 3), dtype=np.uint8)
+    return np.resize(noise, (height_px, width_px, 3))
 
 
 def build_transform(transform: TransformSpec) -> Transform:
