@@ -119,7 +119,8 @@ def test_each_encoder_has_its_own_file_recipe_and_record(
         assert (task["status"], len(task["attempts"])) == ("completed", 1)
         phases = {"total", "load", "open", "wait", "read", "transform", "encode", "write", "others"}
         assert set(task["timings"]) == phases
-        assert task["timings"]["total"] >= task["timings"]["encode"]
+        own = ("load", "open", "wait", "encode", "write", "others")  # the threads' seconds go on beside these
+        assert sum(task["timings"][phase] for phase in own) <= task["timings"]["total"] + 0.01
         member.output.unlink()
         run_stage(member)
         np.testing.assert_array_equal(together[member.encoder_name], h5.read_features(member.output).features)
@@ -146,7 +147,7 @@ def test_an_encoder_that_fails_does_not_lose_the_others(
     good, last = make_stage("a"), make_stage("ccc")
     bad, worse = make_stage("bb", WeightsError("damaged")), make_stage("dddd", ValueError("odd"))
     group = PatchFeaturesGroup([good, bad, last, worse])
-    with pytest.raises(TridentError, match="^bb: damaged; dddd: ValueError: odd$") as caught:
+    with pytest.raises(TridentError, match=r"^bb: damaged; dddd: ValueError: odd$") as caught:
         run_recorded(group)
     assert "patch features dddd failed" in caplog.text
     assert "Traceback" in caplog.text
@@ -167,7 +168,7 @@ def test_an_encoder_that_fails_does_not_lose_the_others(
 def test_an_encoder_is_named_that_fails_alone_with_an_error_that_nobody_foresaw(
     make_stage: Callable[..., PatchFeaturesStage],
 ) -> None:
-    with pytest.raises(TridentError, match="^bb: ValueError: odd$"):
+    with pytest.raises(TridentError, match=r"^bb: ValueError: odd$"):
         run_recorded(PatchFeaturesGroup([make_stage("a"), make_stage("bb", ValueError("odd"))]))
 
 

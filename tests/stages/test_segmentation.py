@@ -12,6 +12,7 @@ from torch import nn
 
 from trident.errors import RecipeMismatchError, WeightsError
 from trident.job import COORDS, SEGMENTATION, create_job
+from trident.segmentation.base import Segmenter
 from trident.segmentation.neural import NeuralSegmenter
 from trident.segmentation.registry import segmentation_model_factory
 from trident.segmentation.spec import GRANDQC_ARTIFACT, HEST, SegmentationModelSpec
@@ -90,6 +91,33 @@ def test_artifacts_are_removed_and_recorded(stage: Callable[..., SegmentationSta
     assert recipe is not None
     assert recipe.settings["artifacts_removed"] == "all artifacts"
     assert recipe.settings["artifact_weights_sha256"] == "def"
+
+
+@pytest.mark.parametrize(
+    ("segmenter", "remover", "phases"),
+    [
+        (lambda: segmentation_model_factory("otsu"), lambda: None, {"read", "wait"}),
+        (lambda: _model(HEST, 1, 0), lambda: None, {"read", "wait", "transform", "encode"}),
+        (
+            lambda: segmentation_model_factory("otsu"),
+            lambda: _model(GRANDQC_ARTIFACT, 1, 4),
+            {"read", "wait", "transform", "encode"},
+        ),
+    ],
+    ids=["otsu", "network", "otsu, then a network"],
+)
+def test_where_the_time_went(
+    stage: Callable[..., SegmentationStage],
+    segmenter: Callable[[], Segmenter],
+    remover: Callable[[], NeuralSegmenter | None],
+    phases: set[str],
+) -> None:
+    timings = run_stage(stage(segmenter(), remover())).timings
+    assert timings.keys() >= {"total", "load", "open", "write", *phases}
+    assert timings["total"] > 0
+    # Not the threads' own seconds, which go on beside one another; each is rounded.
+    one_after_another = sum(timings.get(phase, 0) for phase in ("load", "open", "wait", "encode", "write"))
+    assert one_after_another <= timings["total"] + 0.01
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from trident.segmentation.tile_reader import TileReader
 from trident.segmentation.tile_transform import tile_transform
 from trident.segmentation.tiles import TileGrid
 from trident.slides.base import Slide
+from trident.store.timings import summed
 
 _MAX_BLOCK_READERS = 4
 """Threads that may each hold the blocks of a large tile."""
@@ -156,6 +157,7 @@ class NeuralSegmenter(Segmenter):
             sink=paste,
             on_progress=progress,
         )
+        slide.timings.update(summed([slide.timings, report.seconds.as_dict()]))
         for index in report.unreadable:
             mask[grid.window(corners[index])] = False
         if report.unreadable:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +34,9 @@ class OtsuSegmenter(Segmenter):
             MissingMppError: the slide's resolution is unknown.
             UnreadableSlideError: a region does not decode.
         """
+        began = time.perf_counter()
         image = read_downscaled(slide, slide.magnification / self.target_magnification, progress)
+        slide.timings["wait"] = slide.timings["read"] = time.perf_counter() - began
         width_px, height_px = slide.dimensions
         return TissueMask(otsu_mask(image), width_px / image.shape[1], height_px / image.shape[0])
 

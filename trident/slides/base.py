@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import cached_property, wraps
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Protocol
@@ -60,6 +60,11 @@ class Slide(ABC):
     """Where `mpp_or_none` comes from: a metadata key, or "given" for the user's own value."""
     notes: list[str]
     """What a user should know about how this slide is read (a fallback, a contradiction); kept in its state file."""
+
+    @cached_property
+    def timings(self) -> dict[str, float]:
+        """Seconds by phase of the work done on this slide since it was opened; see `trident.store.timings`."""
+        return {}
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Have the reader tell a lack of memory as an error of the slide, so that none can forget to."""

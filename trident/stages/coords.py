@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -212,7 +213,9 @@ class CoordsStage(H5Stage):
         layout, name = self.context.layout, self.source.name
         inputs = self.inputs()
         polygons = geojson.read_tissue(self.tissue.output)
+        began = time.perf_counter()
         with self.open_slide() as slide:
+            opened = time.perf_counter()
             geometry = self.grid.geometry(slide)
             corners = geometry.corners()
             kept = select_on_tissue(
@@ -223,6 +226,7 @@ class CoordsStage(H5Stage):
                 simplify_px=geometry.simplify_level0_px,
             )
             coords = corners[kept]
+            selected = time.perf_counter()
             outputs = {"coords": self.output}
             if self.picture:
                 outputs["visualization"] = layout.coords_image(name)
@@ -242,7 +246,12 @@ class CoordsStage(H5Stage):
                 message += f", {dumped} saved as images"
                 outputs["patch_images"] = layout.patch_images_dir(name)
             return StageResult(
-                message, outputs, meta=slide_meta(slide), reader_type=slide.reader_type, notes=list(slide.notes)
+                message,
+                outputs,
+                meta=slide_meta(slide),
+                reader_type=slide.reader_type,
+                notes=list(slide.notes),
+                timings={"open": opened - began, "write": time.perf_counter() - selected},
             )
 
     def _dump(self, slide: Slide, plan: ReadPlan, coords: NDArray[np.int64]) -> int:

@@ -29,12 +29,15 @@ if TYPE_CHECKING:
 Outcome = StageResult | Exception
 
 
-def produce_together(stages: Sequence[PatchFeaturesStage], progress: Progress) -> list[Outcome]:
+def produce_together(
+    stages: Sequence[PatchFeaturesStage], progress: Progress, *, began: float | None = None
+) -> list[Outcome]:
     """Make the features of one slide with several encoders; each patch is read once.
 
     Args:
         stages: one an encoder, of one slide and one set of coordinates, with their locks held.
         progress: told of patches that all encoders have done.
+        began: `time.perf_counter()` from before this module was imported: the libraries are part of loading the models.
 
     Returns:
         For each stage its result, or what went wrong with its encoder or its file, which does not stop the others.
@@ -43,11 +46,12 @@ def produce_together(stages: Sequence[PatchFeaturesStage], progress: Progress) -
         UnreadableSlideError, StoreError: what all of them need (the slide, the coordinates) is not to be had.
     """
     first = stages[0]
+    imports_s = 0.0 if began is None else time.perf_counter() - began
     inputs = first.inputs()
     found = h5.read_coords(first.coords.output)
     writings = [_Writing(stage, inputs) for stage in stages]
-    for writing in writings:
-        writing.guarded(writing.load)
+    for number, writing in enumerate(writings):
+        writing.guarded(lambda: writing.load(0.0 if number else imports_s))  # noqa: B023 - called at once
     began = time.perf_counter()
     with ExitStack() as files, first.open_slide() as slide:
         plan, attributes = plan_from_attributes(found.attributes, slide, source=first.coords.output)
@@ -106,9 +110,9 @@ class _Writing:
         assert self._result is not None
         return self._result
 
-    def load(self) -> None:
+    def load(self, imports_s: float) -> None:
         """Load the encoder, which may take its weights from a file."""
-        began = time.perf_counter()
+        began = time.perf_counter() - imports_s
         encoder = self._stage.load_encoder()
         self._loaded = _Loaded(encoder, time.perf_counter() - began)
 

@@ -120,9 +120,10 @@ class PatchFeaturesStage(H5Stage):
         return digests.features_digest(self.output)
 
     def produce(self, progress: Progress) -> StageResult:
+        began = time.perf_counter()
         from trident.stages.feature_pass import produce_together
 
-        [outcome] = produce_together([self], progress)
+        [outcome] = produce_together([self], progress, began=began)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome

@@ -173,10 +173,11 @@ def run_group(
 def _made(stages: list[PatchFeaturesStage], progress: Progress | None) -> list[StageResult | Exception]:
     if not stages:
         return []
+    began = time.perf_counter()
     from trident.stages.feature_pass import produce_together
 
     try:
-        return produce_together(stages, progress or no_progress)
+        return produce_together(stages, progress or no_progress, began=began)
     except TridentError as error:  # the slide itself: no encoder has its features
         return [error] * len(stages)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,13 +104,17 @@ class SegmentationStage(Stage):
         from trident.viz.overlays import draw_tissue, save_jpeg, slide_thumbnail
 
         layout, name = self.context.layout, self.source.name
+        began = time.perf_counter()
         # Before the slide is opened: where weights are missing, no slide is touched.
         segmenter = self.load_segmenter()
         remover = None if self.load_artifact_remover is None else self.load_artifact_remover()
         self.segmenter_settings = {**self.segmenter_settings, **_settings_of(segmenter, remover)}
+        loaded = time.perf_counter()
         with self.open_slide() as slide:
+            opened = time.perf_counter()
             meta = slide_meta(slide)
             polygons, message = self._find(slide, segmenter, remover, progress)
+            found = time.perf_counter()
             thumbnail = slide_thumbnail(slide)
             with atomic_path(layout.thumbnail(name)) as path:
                 save_jpeg(path, thumbnail)
@@ -133,6 +138,12 @@ class SegmentationStage(Stage):
                 meta=meta,
                 reader_type=slide.reader_type,
                 notes=list(slide.notes),
+                timings={
+                    **slide.timings,
+                    "load": loaded - began,
+                    "open": opened - loaded,
+                    "write": slide.timings.get("write", 0.0) + time.perf_counter() - found,
+                },
             )
 
     def _find(

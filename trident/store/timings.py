@@ -7,8 +7,8 @@ Phases, in seconds of the thread that runs the stage unless something else is sa
 - `open`: opening the slide.
 - `wait`: waiting for patches, or reading them in this thread.
 - `read`, `transform`: reading and decoding, and resizing, summed over the reading threads: they divide `wait`.
-- `encode`: starting the device and waiting for it.
-- `write`: writing the features.
+- `encode`: starting the device and waiting for it; of a segmenter, its network.
+- `write`: writing files, and drawing pictures.
 - `others`: encoding and writing for the other encoders of the same pass.
 """
 
@@ -30,8 +30,8 @@ _HINTS = {
         "slide has a level of its own"
     ),
     "encode": (
-        "the encoder is the limit; more or faster GPUs (--gpus), --precision bfloat16 or a larger --feat_batch_size "
-        "may help"
+        "the model is the limit; more or faster GPUs (--gpus), --precision bfloat16 or a larger batch "
+        "(--feat_batch_size, --seg_batch_size) may help"
     ),
     "other encoders": (
         "the other encoders of the pass are the limit; more or faster GPUs (--gpus) or --precision bfloat16 may help"
