@@ -4,12 +4,14 @@ torch's CUDA build is linked with these libraries, so the dynamic linker wants e
 called from it, although nothing calls one where no GPU is found. NVIDIA's toolkit has such stand-ins in its folders
 `stubs`, to link with on machines without a driver; its Python packages have none. So they are made here: an ELF shared
 object for Linux on x86-64 with the name, the symbols and the versions of the original, whose tables are copied as they
-are, and with one function in the place of all. Whichever is called, it says so and ends the process.
+are, and with one function in the place of all. Whichever is called, it says so and ends the process. A function that is
+asked for a number although there is no GPU, such as a version, can be given one that does answer.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 CALLED = "{name}: CUDA was called, but this image is for computing on the CPU; take the image for GPUs"
@@ -42,8 +44,14 @@ class _Tables:
     """Tag of the dynamic section: number that holds for the copy too."""
 
 
-def stub(library: bytes) -> bytes | None:
-    """The stand-in of a library, given its bytes; None for what is not an x86-64 library with a name."""
+def stub(library: bytes, answers: Mapping[str, int | tuple[int, ...]] | None = None) -> bytes | None:
+    """The stand-in of a library; None for what is not an x86-64 library with a name.
+
+    Args:
+        library: its bytes.
+        answers: names of functions that do answer. With a number (32 bits) they return it; with several they take an
+            index and an address, to which they write the number of that index, and return 0.
+    """
     tables = _read(library)
     if tables is None:
         return None
@@ -59,13 +67,17 @@ def stub(library: bytes) -> bytes | None:
     content += bytes(-len(content) % 16)
     function_at = symbols_at + len(content)
     content += _say_and_exit(CALLED.format(name=name).encode() + b"\n")
+    answering: dict[bytes, int] = {}
+    for function, answer in (answers or {}).items():
+        answering[function.encode()] = symbols_at + len(content)
+        content += _return(answer) if isinstance(answer, int) else _write_one_of(answer)
     # The linker notes addresses in the dynamic section, so this is in a segment that can be written, on its own page.
     read_only_bytes = symbols_at + len(content)
     dynamic_at = -(-read_only_bytes // _PAGE_BYTES) * _PAGE_BYTES
     sizes = {_STRINGS_BYTES: len(tables.strings), _SYMBOL_BYTES: _SYMBOL.size}
     tags = [*tables.numbers.items(), *places.items(), *sizes.items(), (0, 0)]
     dynamic = b"".join(struct.pack("<QQ", *tag) for tag in tags)
-    symbols, end = _moved(tables.symbols, function_at, dynamic_at + len(dynamic))
+    symbols, end = _moved(tables, function_at, answering, dynamic_at + len(dynamic))
     content[: len(symbols)] = symbols
     headers = _headers(read_only_bytes, dynamic_at, len(dynamic), end - dynamic_at)
     return (headers + bytes(content)).ljust(dynamic_at, b"\0") + dynamic
@@ -95,17 +107,18 @@ def _read(library: bytes) -> _Tables | None:
     )
 
 
-def _moved(symbols: bytes, function_at: int, free: int) -> tuple[bytes, int]:
-    """The table with every function at one address and the variables behind `free`; and the end of these."""
+def _moved(tables: _Tables, function_at: int, answering: Mapping[bytes, int], free: int) -> tuple[bytes, int]:
+    """The symbols with every function at one address, but for some, and variables behind `free`; where these end."""
     moved = bytearray()
-    for name, info, other, section, value, size in _SYMBOL.iter_unpack(symbols):
+    for name, info, other, section, value, size in _SYMBOL.iter_unpack(tables.symbols):
         if section in (_UNDEFINED, _ABSOLUTE):
             place, kind = value, info & 15
         elif info & 15 == _VARIABLE:
             place, kind = -(-free // 64) * 64, _VARIABLE
             free = place + size
         else:  # also of the kind that is called to be looked up
-            place, kind = function_at, _FUNCTION
+            text = tables.strings[name : tables.strings.index(b"\0", name)]
+            place, kind = answering.get(text, function_at), _FUNCTION
         moved += _SYMBOL.pack(name, info & 0xF0 | kind, other, section, place, size)
     return bytes(moved), free
 
@@ -128,6 +141,18 @@ def _headers(read_only_bytes: int, dynamic_at: int, dynamic_bytes: int, writable
         (stack, read | write, 0, 0, 0, 0, 0, 16),
     )
     return ident + head + b"".join(_SEGMENT.pack(*segment) for segment in segments)
+
+
+def _return(number: int) -> bytes:
+    """Machine code: eax = number, and return."""
+    return b"\xb8" + struct.pack("<I", number) + b"\xc3"
+
+
+def _write_one_of(numbers: tuple[int, ...]) -> bytes:
+    """Machine code: edi is an index of `numbers` and rsi an address; *rsi = numbers[edi], return 0."""
+    rest = b"\x89\xff" + b"\x8b\x04\xb8" + b"\x89\x06" + b"\x31\xc0" + b"\xc3"
+    here_on = b"\x48\x8d\x05" + struct.pack("<i", len(rest))  # rax: the numbers, which follow
+    return here_on + rest + struct.pack(f"<{len(numbers)}I", *numbers)
 
 
 def _say_and_exit(message: bytes) -> bytes:

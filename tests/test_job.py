@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -312,6 +313,36 @@ def test_paths_are_absolute_so_that_a_job_file_means_the_same_everywhere(
     job = create_job(load_settings(job_dir="job", wsi_dir="wsis", segmenter="otsu"))
     assert job.settings.job_dir == clean_settings / "job"
     assert job.slides["a"].path == clean_settings / "wsis" / "a.svs"
+
+
+@pytest.mark.parametrize(
+    ("wsi_dir", "job_dir"),
+    [
+        ("sub/../wsis", "sub/../job"),
+        ("../{here}/wsis", "../{here}/job"),
+        ("link/../wsis", "link/../job"),
+        ("sub/link/../../wsis/.", "no/such/../../folder/../job"),
+    ],
+)
+def test_paths_are_without_dots_and_mean_what_the_kernel_takes_them_for(
+    wsi_dir: str, job_dir: str, clean_settings: Path, drawn_slides: Callable[..., Path]
+) -> None:
+    base = clean_settings
+    (base / "sub").mkdir()
+    elsewhere = base / "elsewhere" / "folder"
+    elsewhere.mkdir(parents=True)
+    (base / "link").symlink_to(elsewhere)
+    (base / "sub" / "link").symlink_to(elsewhere)
+    for folder in (base, base / "elsewhere"):
+        drawn_slides(folder / "wsis", "a.svs")
+    wsi_dir, job_dir = (name.format(here=base.name) for name in (wsi_dir, job_dir))
+    job = create_job(load_settings(job_dir=job_dir, wsi_dir=wsi_dir, segmenter="otsu"))
+    for path in (job.settings.wsi_dir, job.settings.job_dir, job.slides["a"].path):
+        assert path is not None and path.is_absolute() and ".." not in path.parts
+    assert (base / wsi_dir / "a.svs").samefile(job.slides["a"].path)
+    assert os.path.realpath(base / job_dir) == os.path.realpath(job.settings.job_dir)
+    job.save()
+    assert (base / "elsewhere" / "job" if "link" in job_dir else base / "job").is_dir()
 
 
 def test_a_dicom_folder_by_its_path(make: Callable[..., Job], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -178,9 +179,21 @@ def load_job(path: Path, host: tuple[tuple[str, Any], ...] = ()) -> Job:
     return Job(settings, MappingProxyType({source.name: source for source in sources}), kinds, nonce)
 
 
+def absolute_path(path: Path) -> Path:
+    """An absolute path without `~` and `..`. Links stay as they are, but for those that a `..` leads out of.
+
+    Paths are cut and joined as text by much that comes after, and no container can be given a folder with `..`.
+    """
+    parts = path.expanduser().absolute().parts
+    if ".." not in parts:
+        return Path(*parts)
+    end = len(parts) - parts[::-1].index("..")
+    return Path(os.path.realpath(Path(*parts[:end])), *parts[end:])
+
+
 def _absolute(settings: Settings) -> Settings:
     changes = {
-        name: value.expanduser().absolute()
+        name: absolute_path(value)
         for name in ("job_dir", "wsi_dir", "slide_path", "custom_list_of_wsis", "patch_encoder_ckpt_path", "wsi_cache")
         if (value := getattr(settings, name)) is not None
     }

@@ -67,7 +67,8 @@ def _small_image(client: Any, base: str) -> str:
     if tuple(map(int, inside.split())) != sys.version_info[:2]:
         pytest.skip(f"{base} has Python {inside.decode().strip()}, for which these packages were not installed")
     text = _SMALL.format(base=base, root=ROOT, site=SITE, label=VERSION_LABEL, version=trident.__version__)
-    image, _ = client.images.build(fileobj=io.BytesIO(text.encode()), tag="trident-luigi:small", network_mode="none")
+    content = io.BytesIO(text.encode())
+    image, _ = client.images.build(fileobj=content, tag="trident-luigi:small", network_mode="none", rm=True)
     return str(image.tags[0])
 
 

@@ -82,6 +82,22 @@ def test_a_call_says_so_and_ends_the_process(name: str, stand_in: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
 
 
+def test_a_function_can_answer_with_a_number(stubs: ModuleType, libm: Path, tmp_path: Path) -> None:
+    path = tmp_path / "answering.so"
+    answers = {"cosf": 92400, "ilogb": 2**31 - 1, "sinf": (9, 24, 7), "no_such_function": 3}
+    path.write_bytes(stubs.stub(libm.read_bytes(), answers))
+    code = """if True:
+        import ctypes, sys
+        library, value = ctypes.CDLL(sys.argv[1]), ctypes.c_int(-1)
+        print(library.cosf(), library.ilogb(), flush=True)
+        for index in (2, 0, 1):
+            print(library.sinf(index, ctypes.byref(value)), value.value, flush=True)
+        library.exp()
+    """
+    done = _run(code, path)
+    assert (done.returncode, done.stdout) == (1, f"92400 {2**31 - 1}\n0 7\n0 9\n0 24\n"), done.stderr
+
+
 def test_a_variable_is_there_and_zero(stand_in: Path) -> None:
     code = """if True:
         import ctypes, sys

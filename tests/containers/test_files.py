@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import trident
-from trident.executors.docker import VERSION_LABEL
+from trident.executors.docker import FLAVOUR_LABEL, VERSION_LABEL
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTAINERS = ROOT / "containers"
@@ -31,6 +31,9 @@ def test_every_file_names_this_version() -> None:
     dockerfile = (CONTAINERS / "Dockerfile").read_text()
     assert set(re.findall(r"^ARG VERSION=(.*)$", dockerfile, re.MULTILINE)) == {trident.__version__}
     assert dockerfile.count(f'{VERSION_LABEL}="${{VERSION}}"') == 2
+    assert re.findall(rf'{FLAVOUR_LABEL}="(\w+)"', dockerfile) == re.findall(
+        r"^FROM bare AS (\w+)", dockerfile, re.MULTILINE
+    )
     assert f"{VERSION_LABEL} {trident.__version__}\n" in (CONTAINERS / "apptainer.def").read_text()
     images = re.findall(r"trident-luigi:([\w.]+?)(?:-cpu)?\}", (CONTAINERS / "compose.yaml").read_text())
     assert images and set(images) == {trident.__version__}
@@ -83,7 +86,10 @@ def test_there_is_a_worker_for_each_gpu_and_one_without(compose: dict[str, Any])
         assert ("profiles" in service) is (name != "luigid")
         assert service["build"]["target"] == ("gpu" if name.startswith("gpu") else "cpu")
         if name != "luigid":
-            assert any(str(volume).endswith(":/wsis:ro") for volume in service["volumes"])
+            mounts = {volume["target"]: volume for volume in service["volumes"]}
+            assert mounts["/wsis"]["read_only"] and mounts.keys() == {"/wsis", "/job", "/cache"}
+            # The engine would make a folder that is not there, for root.
+            assert [mounts[path]["bind"]["create_host_path"] for path in ("/wsis", "/job")] == [False, False]
 
 
 @pytest.mark.parametrize(

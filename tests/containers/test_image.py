@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,13 @@ from typing import Any
 import pytest
 
 import trident
+from trident.executors.docker import FLAVOUR_LABEL
 
 STRANGER = 47110
 """A user that the image does not know."""
+
+
+_OTHER_PORT = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8082/')"
 
 
 @pytest.fixture
@@ -109,10 +114,16 @@ def test_a_call_of_cuda_ends_in_one_line(run_image: Callable[..., tuple[int, str
     code, said = run_image("python", "-c", _CALL)
     if not said:
         pytest.skip("the image was made with a CPU wheel of torch and has nothing of CUDA")
-    *_, size_bytes, message = said.splitlines()
     assert code == 1, said
-    assert int(size_bytes) < 1_000_000
-    assert "CUDA was called, but this image is for computing on the CPU" in message
+    # The engine has both streams in one log, in either order.
+    (size_bytes,) = [int(line) for line in said.splitlines() if line.isdigit()]
+    assert size_bytes < 1_000_000
+    assert "CUDA was called, but this image is for computing on the CPU" in said
+
+
+def test_the_version_of_cudnn_can_be_asked(run_image: Callable[..., tuple[int, str]]) -> None:
+    code, said = run_image("python", "-c", "import torch; print('version', torch.backends.cudnn.version())")
+    assert code == 0 and re.search(r"^version (\d{5}|None)$", said, re.MULTILINE), said
 
 
 def test_weights_and_outputs_are_volumes_that_anybody_may_write(run_image: Callable[..., tuple[int, str]]) -> None:
@@ -131,7 +142,7 @@ def test_nothing_of_the_build_is_left(engine: Any, image: str, run_image: Callab
         *(
             "sh",
             "-c",
-            "ls /etc/pip.conf /run/secrets /src; command -v gcc cc make pip pip3; find /opt -name pip -type d",
+            "ls /etc/pip.conf /run/secrets /src; command -v gcc cc make; find /opt -name pip -o -name pip3",
         ),
         user="0:0",
         cap_drop=[],
@@ -144,14 +155,24 @@ def test_its_labels_and_user(engine: Any, image: str) -> None:
     config = engine.client.images.get(image).attrs["Config"]
     assert config["Labels"]["trident-luigi.version"] == trident.__version__
     assert config["Labels"]["org.opencontainers.image.version"] == trident.__version__
+    assert config["Labels"][FLAVOUR_LABEL] == "cpu"
     assert config["User"] == "1000:1000"
     assert set(config["Volumes"]) == {"/cache", "/data"}
 
 
-def test_a_scheduler_in_it_is_found_healthy(engine: Any, image: str, wait_until: Callable[..., None]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "init"), [((), False), (("--port=19007",), False), (("--port", "19007"), True)], ids=str
+)
+def test_a_scheduler_in_it_is_found_healthy(
+    arguments: tuple[str, ...], init: bool, engine: Any, image: str, wait_until: Callable[..., None]
+) -> None:
     check = {"test": ["CMD", "python", "/usr/local/bin/health.py"], "interval": 500_000_000, "timeout": 10_000_000_000}
     container = engine.client.containers.run(
-        image, ["luigid", "--state-path", "/data/state"], detach=True, network_mode="none", healthcheck=check
+        *(image, ["luigid", "--state-path", "/data/state", *arguments]),
+        detach=True,
+        network_mode="none",
+        healthcheck=check,
+        init=init,
     )
     try:
 
@@ -160,6 +181,9 @@ def test_a_scheduler_in_it_is_found_healthy(engine: Any, image: str, wait_until:
             return bool(container.attrs["State"]["Health"]["Status"] == "healthy")
 
         wait_until(is_healthy)
+        if arguments:  # and not because something else was looked at
+            code, said = container.exec_run(["python", "-c", _OTHER_PORT])
+            assert code == 1 and b"Connection refused" in said
     finally:
         container.remove(force=True, v=True)
 

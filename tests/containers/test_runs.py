@@ -7,7 +7,7 @@ import os
 import signal
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import h5py
 import numpy as np
 import pytest
 
+import trident
 from trident.errors import ExecutorError
-from trident.executors.docker import docker_launcher
+from trident.executors.docker import FLAVOUR_LABEL, VERSION_LABEL, docker_launcher
 from trident.exit_codes import OK
 from trident.job import create_job
 from trident.settings import load_settings
@@ -91,7 +92,21 @@ def test_outputs_are_those_of_a_run_without_containers(
         elif name.endswith(".jpg"):
             assert path.read_bytes() == theirs[name].read_bytes(), name
     wait_until(lambda: engine.executors() == [])
-    assert len(engine.client.volumes.list()) == volumes
+    wait_until(lambda: len(engine.client.volumes.list()) == volumes)
+
+
+def test_slides_over_links_and_paths_with_dots_are_found(
+    run_to_end: Callable[..., tuple[int, str]], tmp_path: Path, drawn_slides: Callable[..., Path], engine: Any
+) -> None:
+    drawn_slides(tmp_path / "real" / "wsis", "a.svs")
+    drawn_slides(tmp_path / "real" / "archive", "b.svs")
+    (tmp_path / "real" / "wsis" / "b.svs").symlink_to("../archive/b.svs")
+    (tmp_path / "el").mkdir()
+    (tmp_path / "el" / "link").symlink_to("../real/wsis")
+    job, current = tmp_path / "job", tmp_path.name
+    code, said = run_to_end(Path("..") / current / "job", "--gpus", -1, "--wsi_dir", "real/../el/link")
+    assert code == OK, said
+    assert sorted(path.name for path in job.glob("*/features_stain-stats/*.h5")) == ["a.h5", "b.h5"]
 
 
 def test_a_killed_container_costs_one_retry_and_its_lock_is_taken_over(
@@ -175,6 +190,23 @@ def _last_line(said: str) -> str:
     return said.strip().splitlines()[-1]
 
 
+@pytest.fixture
+def labelled(engine: Any) -> Iterator[Callable[[dict[str, str]], str]]:
+    """Function (labels): the name of an image that has these and does nothing."""
+    image = "trident-luigi-test:labelled"
+
+    def make(labels: dict[str, str]) -> str:
+        container = engine.client.containers.create(engine.base, ["true"])
+        changes = "\n".join(f'LABEL "{key}"="{value}"' for key, value in labels.items())
+        container.commit(*image.split(":"), changes=changes or None)
+        container.remove()
+        return image
+
+    yield make
+    if engine.client.images.list(name=image):
+        engine.client.images.remove(image, force=True)
+
+
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [
@@ -190,25 +222,26 @@ def test_a_wrong_image_is_one_line(
     run_to_end: Callable[..., tuple[int, str]],
     slides: Path,
     tmp_path: Path,
-    engine: Any,
+    labelled: Callable[[dict[str, str]], str],
 ) -> None:
-    image = "trident-luigi-test:wrong"
-    if labels is not None:
-        container = engine.client.containers.create(engine.base, ["true"])
-        changes = "\n".join(f'LABEL "{key}"="{value}"' for key, value in labels.items())
-        container.commit(*image.split(":"), changes=changes or None)
-        container.remove()
-    try:
-        code, said = run_to_end(tmp_path / "job", "--gpus", -1, image=image)
-    finally:
-        if labels is not None:
-            engine.client.images.remove(image, force=True)
+    image = "trident-luigi-test:absent" if labels is None else labelled(labels)
+    code, said = run_to_end(tmp_path / "job", "--gpus", -1, image=image)
     assert code != OK
     assert expected in _last_line(said)
     assert image in _last_line(said)
 
 
-def test_a_gpu_lane_on_an_engine_without_gpus_is_one_line(
+@pytest.mark.parametrize(
+    ("flavour", "expected"),
+    [
+        ("gpu", "the container engine hands out no GPUs (could not select device driver"),
+        ("cpu", "the image trident-luigi-test:labelled is the one without CUDA"),
+    ],
+)
+def test_a_gpu_lane_that_cannot_be_is_one_line(
+    flavour: str,
+    expected: str,
+    labelled: Callable[[dict[str, str]], str],
     slides: Path,
     tmp_path: Path,
     engine: Any,
@@ -219,13 +252,12 @@ def test_a_gpu_lane_on_an_engine_without_gpus_is_one_line(
     if Path("/dev/nvidiactl").exists():
         pytest.skip("this machine has an NVIDIA driver, so its engine may well hand out GPUs")
     monkeypatch.setenv("DOCKER_HOST", engine.host)
-    job = create_job(load_settings(wsi_dir=slides, job_dir=tmp_path / "job", segmenter="otsu", image=engine.image))
+    image = labelled({VERSION_LABEL: trident.__version__, FLAVOUR_LABEL: flavour})
+    job = create_job(load_settings(wsi_dir=slides, job_dir=tmp_path / "job", segmenter="otsu", image=image))
     job.save()
     (tmp_path / "lane").mkdir()
     with pytest.raises(ExecutorError) as caught:
         docker_launcher(job, {})(tmp_path / "lane" / "gpu0.1", 0)
-    assert str(caught.value).startswith(
-        "--gpus 0: the container engine hands out no GPUs (could not select device driver"
-    )
+    assert str(caught.value).startswith(f"--gpus 0: {expected}")
     assert "\n" not in str(caught.value)
     wait_until(lambda: engine.executors() == [])

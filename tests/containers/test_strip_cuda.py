@@ -62,15 +62,17 @@ def test_a_large_library_that_is_needed_gets_a_stand_in(
     strip_cuda: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large, small = tmp_path / "nvidia/cu13/lib/libcublas.so.13", tmp_path / "nvidia/cu13/lib/libcudart.so.13"
+    asked = tmp_path / "nvidia/cudnn/lib/libcudnn.so.9"
     own = tmp_path / "torch/lib/libtorch_cuda.so"
-    for library in (large, small, own):
+    for library in (large, small, asked, own):
         library.parent.mkdir(parents=True, exist_ok=True)
-        library.write_bytes(b"a" * (10 if library == small else strip_cuda.LARGE_BYTES + 1))
+        library.write_bytes(b"a" * (10 if library in (small, asked) else strip_cuda.LARGE_BYTES + 1))
     other_name = tmp_path / "hard-link"
     other_name.hardlink_to(large)
-    monkeypatch.setattr(strip_cuda, "linked", lambda site: {large, small, own})
-    monkeypatch.setattr(strip_cuda, "stub", lambda library: b"stand-in of %d" % len(library))
-    strip_cuda.strip(tmp_path)
-    assert large.read_bytes() == b"stand-in of %d" % (strip_cuda.LARGE_BYTES + 1)
+    monkeypatch.setattr(strip_cuda, "linked", lambda site: {large, small, asked, own})
+    monkeypatch.setattr(strip_cuda, "stub", lambda library, answers: b"%d %r" % (len(library), answers))
+    strip_cuda.strip(tmp_path, 92400)
+    assert large.read_bytes() == b"%d {}" % (strip_cuda.LARGE_BYTES + 1)
+    assert asked.read_bytes() == b"10 {'cudnnGetVersion': 92400, 'cudnnGetProperty': (9, 24, 0)}"
     assert small.read_bytes() == b"a" * 10
     assert own.stat().st_size == other_name.stat().st_size == strip_cuda.LARGE_BYTES + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socketserver
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,14 @@ class RecordingEngine:
     """Method, path without the version, and body."""
     answers: dict[str, tuple[int, Any]] = field(default_factory=dict)
     """By `METHOD /path`: status and body."""
+    dropped: set[str] = field(default_factory=set)
+    """`METHOD /path` of requests whose connection is closed without an answer."""
+    stalled: set[str] = field(default_factory=set)
+    """`METHOD /path` of requests that get no answer while the engine lives."""
+    over: threading.Event = field(default_factory=threading.Event)
+    """Set at the engine's end."""
+    problems: list[BaseException] = field(default_factory=list)
+    """What went wrong in here; the engine's end raises the first."""
     output: bytes = b""
     """What the container writes."""
     started: threading.Event = field(default_factory=threading.Event)
@@ -72,7 +81,11 @@ def recording_engine(socket: Path, image_labels: dict[str, str]) -> Iterator[Rec
             path = re.sub(r"^/v1\.\d+", "", self.path)
             engine.requests.append((self.command, path, body))
             asked = f"{self.command} {path.partition('?')[0]}"
-            if asked in engine.answers:
+            if asked in engine.stalled:
+                engine.over.wait(600)
+            if asked in engine.dropped | engine.stalled:
+                self.close_connection = True
+            elif asked in engine.answers:
                 self._say(*engine.answers[asked])
             elif asked == "GET /version":
                 self._say(200, {"ApiVersion": "1.41", "Version": "20.10"})
@@ -122,13 +135,22 @@ def recording_engine(socket: Path, image_labels: dict[str, str]) -> Iterator[Rec
             connection, _ = super().get_request()
             return connection, ("unix", 0)
 
+        def handle_error(self, *_: object) -> None:
+            """Keep it for the end; that a client has hung up is none."""
+            error = sys.exc_info()[1]
+            if error is not None and not isinstance(error, ConnectionError):
+                engine.problems.append(error)
+
     with Listener(str(socket), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         try:
             yield engine
         finally:
+            engine.over.set()
             engine.started.set()
             engine.ended.set()
             server.shutdown()
             thread.join()
+    if engine.problems:
+        raise engine.problems[0]

@@ -62,6 +62,9 @@ def test_a_plain_job_sees_slides_and_outputs_and_no_network(make_job: Callable[.
         ({"job_dir": "."}, {"wsis"}, {"."}),
         ({"job_dir": "job", "wsi_cache": "job/cache"}, {"wsis"}, {"job"}),
         ({"job_dir": "wsis/sub/job", "wsi_cache": "wsis/cache"}, {"wsis"}, {"wsis/sub/job", "wsis/cache"}),
+        ({"wsi_dir": "job/../wsis"}, {"wsis"}, {"job"}),
+        ({"job_dir": "wsis/../new/../other", "wsi_cache": "wsis/.."}, {"wsis"}, {"."}),
+        ({"wsi_dir": None, "slide_path": "wsis/new/../a.svs"}, {"wsis"}, {"job"}),
     ],
 )
 def test_folders_inside_each_other(
@@ -90,7 +93,7 @@ def test_links_lead_where_they_lead_outside(
 
 
 @pytest.mark.parametrize(
-    "folder", ["/", "/opt", "/usr/share/slides", "/dev", "/dev/shm", "/etc", "/proc/1", "/opt/venv/x"]
+    "folder", ["/", "/opt", "/usr/share/slides", "/dev", "/dev/shm", "/etc", "/proc/1", "/opt/venv/x", "/home"]
 )
 def test_folders_that_a_container_has_itself_are_refused(folder: str, make_job: Callable[..., Job]) -> None:
     job = make_job(job_dir=folder)

@@ -33,8 +33,8 @@ HOST = {"slides_per_gpu": 2, "shm_size": "512m", "executor": "docker", "image": 
 
 
 @pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    socket_path = tmp_path / "engine.sock"
+def engine(runtime_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    socket_path = runtime_folder / "engine.sock"
     monkeypatch.setenv("DOCKER_HOST", f"unix://{socket_path}")
     with recording.recording_engine(socket_path, {docker.VERSION_LABEL: trident.__version__}) as engine:
         yield engine
@@ -241,6 +241,48 @@ def test_an_image_of_something_else_is_refused(
     assert engine.bodies("/containers/create") == []
 
 
+_START = f"POST /containers/{recording.CONTAINER}/start"
+_CALLS = (
+    "GET /containers/json",
+    "GET /images/here/trident:1/json",
+    "POST /containers/create",
+    f"GET /containers/{recording.CONTAINER}/json",
+    f"POST /containers/{recording.CONTAINER}/attach",
+    _START,
+)
+
+
+@pytest.mark.parametrize("how", ["dropped", "stalled"])
+@pytest.mark.parametrize("asked", ["GET /version", *_CALLS])
+def test_an_engine_that_does_not_answer_is_one_line(
+    asked: str, how: str, engine: Any, make_job: Callable[..., Job], run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import docker as sdk
+
+    patient = sdk.from_env
+    monkeypatch.setattr(sdk, "from_env", lambda: patient(timeout=0.3 if how == "stalled" else 60))
+    getattr(engine, how).add(asked)
+    with pytest.raises(ExecutorError, match=r"engine (failed|answers here)") as caught:
+        docker_launcher(make_job(), HOST)(run_dir / "cpu0.1", -1)
+    assert "\n" not in str(caught.value)
+    removed = [path.split("/")[2].partition("?")[0] for path in engine.paths() if path.startswith("DELETE")]
+    if asked == "POST /containers/create":  # it may have been made, under the name that was asked for
+        (name,) = [path.partition("name=")[2] for path in engine.paths() if "/containers/create" in path]
+        assert removed == [name]
+    elif asked in _CALLS[3:]:
+        assert len(removed) == 1
+    else:
+        assert removed == []
+
+
+def test_what_is_no_address_is_one_line(
+    make_job: Callable[..., Job], run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://[::1")
+    with pytest.raises(ExecutorError, match=r"^tcp://\[::1: no container engine answers here \(Invalid IPv6 URL\)"):
+        docker_launcher(make_job(), HOST)(run_dir / "cpu0.1", -1)
+
+
 def test_no_engine_is_one_line(
     make_job: Callable[..., Job], run_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -249,6 +291,34 @@ def test_no_engine_is_one_line(
         docker_launcher(make_job(), HOST)(run_dir / "cpu0.1", -1)
     assert str(caught.value).startswith(f"unix://{tmp_path}/nobody.sock: no container engine answers here")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("flavour", "refused"), [("cpu", True), ("gpu", False), (None, False)])
+def test_the_image_without_cuda_is_refused_for_a_gpu(
+    flavour: str | None, refused: bool, engine: Any, make_job: Callable[..., Job], run_dir: Path
+) -> None:
+    labels = {docker.VERSION_LABEL: trident.__version__, **({docker.FLAVOUR_LABEL: flavour} if flavour else {})}
+    engine.answers["GET /images/here/trident:1/json"] = (200, {"Id": "sha256:2", "Config": {"Labels": labels}})
+    launch = docker_launcher(make_job(), HOST)
+    launch(run_dir / "cpu0.1", -1).kill()
+    if refused:
+        with pytest.raises(ExecutorError, match=r"^--gpus 1: the image here/trident:1 is the one without CUDA"):
+            launch(run_dir / "gpu1.1", 1)
+    else:
+        launch(run_dir / "gpu1.1", 1).kill()
+    assert len(engine.bodies("/containers/create")) == (1 if refused else 2)
+
+
+@pytest.mark.parametrize(
+    ("image", "target"), [("x:1-cpu", "--target cpu -t x:1-cpu ."), ("x:1", "Dockerfile -t x:1 .")]
+)
+def test_a_missing_image_is_told_with_the_way_to_build_it(
+    image: str, target: str, engine: Any, make_job: Callable[..., Job], run_dir: Path
+) -> None:
+    engine.answers[f"GET /images/{image}/json"] = (404, {"message": f"No such image: {image}"})
+    with pytest.raises(ExecutorError) as caught:
+        docker_launcher(make_job(image=image), HOST)(run_dir / "cpu0.1", -1)
+    assert target in str(caught.value)
 
 
 def test_leftovers_of_dead_drivers_of_this_user_are_removed(

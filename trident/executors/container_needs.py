@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trident.encoders import weights
 from trident.encoders.shards import is_index
 from trident.errors import ExecutorError
-from trident.job import PATCH_FEATURES, SEGMENTATION, SLIDE_FEATURES, Job
+from trident.executors.container_paths import Given, given_file, given_folders
+from trident.job import PATCH_FEATURES, SEGMENTATION, SLIDE_FEATURES, Job, absolute_path
 
-_MOST_LINKS = 40
-"""As many links as the kernel follows in one path."""
 _OF_THE_IMAGE = tuple(
     map(Path, ("/bin", "/dev", "/etc", "/lib", "/lib64", "/opt/venv", "/proc", "/sbin", "/sys", "/usr"))
 )
+_ABOVE_THESE = tuple(map(Path, ("/", "/home", "/opt")))
 _SHARED_MEMORY = Path("/dev/shm")
 _HUB_ACCESS = ("HF_ENDPOINT", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -24,7 +24,7 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 @dataclass(frozen=True)
 class ContainerNeeds:
-    """What a container gets, under the same absolute paths as here."""
+    """What a container gets, under the absolute paths by which it is looked up."""
 
     read_only: tuple[Path, ...]
     writable: tuple[Path, ...]
@@ -32,6 +32,8 @@ class ContainerNeeds:
     """Whether something is still to be downloaded."""
     environment: dict[str, str] = field(repr=False)
     """May hold an access token: never to be shown."""
+    sources: Mapping[Path, Path] = field(default_factory=dict)
+    """Where something lies on this host, if its path leads elsewhere here."""
 
 
 def container_needs(job: Job) -> ContainerNeeds:
@@ -46,52 +48,46 @@ def container_needs(job: Job) -> ContainerNeeds:
     if job.settings.wsi_cache is not None:
         writable.append(_made(job.settings.wsi_cache))
     environment = {name: os.environ[name] for name in _THREADS if os.environ.get(name)}
-    read_only = [*slide_folders(job), *hub.files]
+    read_only = [*slide_folders(job, writable), *hub.files]
     if hub.cache is not None:
         environment["HF_HUB_CACHE"] = str(hub.cache)
-        (writable if hub.network else read_only).append(_made(hub.cache))
+        made = _made(hub.cache)
+        if hub.network:
+            writable.append(made)
+        else:
+            read_only.append(Given(made, made))
     if hub.registry is not None:
         environment[weights.LOCAL_CKPTS_ENV] = str(hub.registry)
-        read_only.append(hub.registry)
+        read_only.append(given_file(hub.registry))
     if hub.network:
         environment.update(_hub_access())
     else:
         environment["HF_HUB_OFFLINE"] = "1"
-    both = _without_repetition(read_only, writable)
+    sources = _sources_by_path([*read_only, *(Given(path, path) for path in writable)])
+    both = _without_repetition([given.path for given in read_only], writable, sources)
     for path in (*both[0], *both[1]):
         _require_mountable(path)
-    return ContainerNeeds(*both, network=hub.network, environment=environment)
+    elsewhere = {path: sources[path] for path in (*both[0], *both[1]) if sources[path] != path}
+    return ContainerNeeds(*both, network=hub.network, environment=environment, sources=elsewhere)
 
 
-def slide_folders(job: Job) -> list[Path]:
-    """The folders in which slides lie, and those to which links in them lead."""
-    found: dict[Path, None] = {}
+def slide_folders(job: Job, known: Collection[Path] = ()) -> list[Given]:
+    """The folders in which slides lie, and those to which links in them lead.
+
+    Args:
+        job: the job.
+        known: folders that the container is given anyway, under their own paths.
+    """
+    ways: dict[Path, list[tuple[str, ...]]] = {}
     for source in job.slides.values():
         root = job.settings.wsi_dir or source.path.parent
-        found.update(dict.fromkeys(_on_the_way(root, source.path.relative_to(root).parts)))
-    return list(found)
-
-
-def _on_the_way(root: Path, parts: tuple[str, ...], links: int = 0) -> Iterator[Path]:
-    """`root`, and every folder outside of it that a link on the way down leads to."""
-    yield root
-    here = root
-    for position, name in enumerate(parts):
-        step = here / name
-        if step.is_symlink() and links < _MOST_LINKS:
-            target = Path(os.path.normpath(here / os.readlink(step)))  # noqa: PTH115 - joined with the link's folder
-            rest = parts[position + 1 :]
-            if target.is_dir():
-                yield from _on_the_way(target, rest, links + 1)
-            else:
-                yield from _on_the_way(target.parent, (target.name, *rest), links + 1)
-            return
-        here = step
+        ways.setdefault(root, []).append(source.path.relative_to(root).parts)
+    return list(dict.fromkeys(given for root, below in ways.items() for given in given_folders(root, below, known)))
 
 
 @dataclass
 class _HubNeeds:
-    files: list[Path]
+    files: list[Given]
     """Weights that the user has named, and what lies beside them."""
     registry: Path | None = None
     cache: Path | None = None
@@ -147,28 +143,24 @@ def _lacks_companions(source: weights.WeightsSource) -> bool:
     return any(weights.locate(replace(source, filenames=(name,))) is None for name in source.companions)
 
 
-def _files_of(found: weights.WeightsFile, source: weights.WeightsSource) -> list[Path]:
-    path = _absolute(found.path)
+def _files_of(found: weights.WeightsFile, source: weights.WeightsSource) -> list[Given]:
     # A slide encoder, and an index of several files, read what lies beside the file that was named.
-    if is_index(path) or source.weights_kind == "slide":
-        return list(_on_the_way(path.parent, (path.name,)))
-    return [path]
+    if is_index(found.path) or source.weights_kind == "slide":
+        path = absolute_path(found.path)
+        return list(given_folders(path.parent, [(path.name,)]))
+    return [given_file(found.path.absolute())]
 
 
 def _registry() -> Path:
     """The registry of local weights that this process uses."""
     named = os.environ.get(weights.LOCAL_CKPTS_ENV)
-    return _absolute(Path(named).expanduser() if named else Path(weights.__file__).with_name("local_ckpts.json"))
-
-
-def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps `..`, which no mount point may have
+    return absolute_path(Path(named) if named else Path(weights.__file__).with_name("local_ckpts.json"))
 
 
 def _hub_cache() -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    return _absolute(Path(HF_HUB_CACHE).expanduser())
+    return absolute_path(Path(HF_HUB_CACHE))
 
 
 def _offline() -> bool:
@@ -189,21 +181,41 @@ def _made(folder: Path) -> Path:
     return folder
 
 
+def _sources_by_path(given: Iterable[Given]) -> dict[Path, Path]:
+    sources: dict[Path, Path] = {}
+    for one in given:
+        known = sources.setdefault(one.path, one.source)
+        if known != one.source:
+            raise ExecutorError(
+                f"{one.path}: in a container, links would lead there both to {known} and to {one.source}; give "
+                "--wsi_dir without a link in its path, or run with --executor process"
+            )
+    return sources
+
+
 def _without_repetition(
-    read_only: Iterable[Path], writable: Iterable[Path]
+    read_only: Iterable[Path], writable: Iterable[Path], sources: Mapping[Path, Path]
 ) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """Without those that are seen anyway: below another of their kind, with none of the other kind in between."""
     kinds = dict.fromkeys(read_only, False) | dict.fromkeys(writable, True)
     kept: dict[Path, bool] = {}
     for path in sorted(kinds, key=lambda one: len(one.parts)):
-        above = [other for other in path.parents if other in kept]
-        if not above or kept[above[0]] != kinds[path]:
+        above = next((other for other in path.parents if other in kept), None)
+        if (
+            above is None
+            or kept[above] != kinds[path]
+            or not _is_same(sources[above] / path.relative_to(above), sources[path])
+        ):
             kept[path] = kinds[path]
     return tuple(path for path in kept if not kept[path]), tuple(path for path in kept if kept[path])
 
 
+def _is_same(one: Path, other: Path) -> bool:
+    return one == other or os.path.realpath(one) == os.path.realpath(other)
+
+
 def _require_mountable(path: Path) -> None:
-    hides = path in (Path("/"), Path("/opt")) or path == _SHARED_MEMORY
+    hides = path in _ABOVE_THESE or path == _SHARED_MEMORY
     if hides or (_is_below(path, _OF_THE_IMAGE) and _SHARED_MEMORY not in path.parents):
         raise ExecutorError(
             f"{path}: a container has a folder of its own there; put slides, weights and outputs into another folder, "

@@ -38,6 +38,8 @@ LABEL = "trident-luigi.executor"
 """Label of every container that is an executor; its value is the lane's socket."""
 VERSION_LABEL = "trident-luigi.version"
 """Label of the image: the version of the code in it."""
+FLAVOUR_LABEL = "trident-luigi.flavour"
+"""Label of the image: `cpu` if there is no CUDA in it, else `gpu`."""
 _DRIVER_LABEL = "trident-luigi.driver"
 _USER_LABEL = "trident-luigi.uid"
 _IMAGE_HOME = "/home/trident"
@@ -68,6 +70,7 @@ class _Launcher:
         self._image = job.settings.image or f"trident-luigi:{__version__}"
         self._starting = threading.Lock()
         self._needs: ContainerNeeds | None = None
+        self._flavour: str | None = None
 
     def __call__(self, socket_path: Path, device_index: int) -> ContainerProcess:
         """Start one.
@@ -76,25 +79,30 @@ class _Launcher:
             ExecutorError: there is no engine, no such image, no support for GPUs, or a path that cannot be mounted.
         """
         from docker.errors import APIError, DockerException
+        from requests.exceptions import RequestException
 
         client = _client()
         try:
             with self._starting:
                 if self._needs is None:
                     _remove_leftovers(client)
-                    _check_image(client, self._image)
+                    self._flavour = _check_image(client, self._image)
                     self._needs = container_needs(self._job)
+            if device_index >= 0 and self._flavour == "cpu":
+                raise ExecutorError(
+                    f"--gpus {device_index}: the image {self._image} is the one without CUDA; name the image for GPUs "
+                    "with --image, or compute on the CPU with --gpus -1"
+                )
             request = container_request(self._image, self._needs, socket_path, device_index, self._host)
-            container = client.containers.create(**request)
-            process = ContainerProcess(client, container, socket_path.name)
+            process = _created(client, request, socket_path.name)
             try:
                 process.start()
-            except DockerException:
+            except (DockerException, RequestException):
                 process.kill()
                 raise
         except APIError as error:
             raise ExecutorError(_explain(error, self._image, device_index)) from error
-        except DockerException as error:
+        except (DockerException, RequestException) as error:
             raise ExecutorError(f"the container engine failed ({_line(error)}); look at its log") from error
         return process
 
@@ -201,7 +209,7 @@ def container_request(
         "user": f"{os.geteuid()}:{os.getegid()}",
         "group_add": [str(group) for group in os.getgroups() if group != os.getegid()],
         "mounts": [
-            Mount(target=str(path), source=str(path), type="bind", read_only=read_only)
+            Mount(target=str(path), source=str(needs.sources.get(path, path)), type="bind", read_only=read_only)
             for path, read_only in mounts.items()
         ],
         "tmpfs": {path: "mode=1777" for path in ("/tmp", _IMAGE_HOME) if Path(path) not in mounts},
@@ -228,13 +236,26 @@ def container_request(
     }
 
 
+def _created(client: DockerClient, request: Mapping[str, Any], name: str) -> ContainerProcess:
+    """The container, not yet started. One of which the engine did not say that it made it is not left behind either."""
+    from requests.exceptions import RequestException
+
+    try:
+        return ContainerProcess(client, client.containers.create(**request), name)
+    except RequestException:
+        unknown = client.containers.prepare_model({"Id": request["name"]})
+        ContainerProcess(client, unknown, name).kill()
+        raise
+
+
 def _client() -> DockerClient:
     import docker
     from docker.errors import DockerException
+    from requests.exceptions import RequestException
 
     try:
         return docker.from_env()
-    except DockerException as error:
+    except (DockerException, RequestException, ValueError) as error:  # ValueError: an address that is none
         where = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
         denied = "PermissionError" in str(error) or "Permission denied" in str(error)
         remedy = "ask for access to it (group docker)" if denied else "start it, or name its socket with DOCKER_HOST"
@@ -243,10 +264,12 @@ def _client() -> DockerClient:
         ) from error
 
 
-def _check_image(client: DockerClient, image: str) -> None:
+def _check_image(client: DockerClient, image: str) -> str | None:
+    """The image's flavour, if it is one of this version."""
     from docker.errors import ImageNotFound
 
-    build = f"docker build -f containers/Dockerfile -t {image} ."
+    target = "--target cpu " if image.endswith("-cpu") else ""
+    build = f"docker build -f containers/Dockerfile {target}-t {image} ."
     try:
         labels = client.images.get(image).labels
     except ImageNotFound as error:
@@ -260,6 +283,8 @@ def _check_image(client: DockerClient, image: str) -> None:
         raise ExecutorError(
             f"--image {image}: made of version {version}, and this is version {__version__}; build it again ({build})"
         )
+    flavour: str | None = labels.get(FLAVOUR_LABEL)
+    return flavour
 
 
 def _remove_leftovers(client: DockerClient) -> None:
