@@ -116,7 +116,7 @@ def test_where_no_key_is_there_the_keys_are_named(info: Info, tmp_path: Path) ->
     Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(tmp_path / "a.png")
     code, out, _ = info(tmp_path / "a.png")
     assert code == OK
-    assert "unknown: none of openslide.mpp-x, " in out
+    assert "unknown: none of ome.PhysicalSizeX, openslide.mpp-x, " in out
     assert "used\n" not in out  # no table of keys
 
 

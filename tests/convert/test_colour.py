@@ -60,6 +60,9 @@ def test_cmyk_becomes_rgb() -> None:
         (np.zeros((4, 4, 3), np.float32), "scrgb", "its pixels are of type float"),
         (np.zeros((4, 4, 1), np.int16), "b-w", "its pixels are of type short"),
         (np.zeros((4, 4, 7), np.uint8), "multiband", "it has 7 channels of kind multiband"),
+        (np.zeros((4, 4, 3), np.uint8), "b-w", "it has 3 channels of kind b-w"),
+        (np.zeros((4, 4, 5), np.uint16), "grey16", "it has 5 channels of kind grey16"),
+        (np.zeros((4, 4, 5), np.uint8), "srgb", "it has 5 channels of kind srgb"),
     ],
 )
 def test_other_pixels_are_refused(array: NDArray[Any], kind: str, says: str) -> None:

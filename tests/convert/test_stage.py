@@ -148,6 +148,45 @@ def test_of_several_pages_the_first_is_converted_and_it_is_said(
     assert psnr(level0(chosen.job_dir / "a.tiff"), tissue) > MIN_PSNR_DB
 
 
+@pytest.mark.parametrize("name", ["a.webp", "a.gif", "a.v", "webp.tif", "a.ppm"])
+def test_what_no_slide_reader_takes_is_left_to_libvips(
+    name: str, inputs: Path, options: Any, convert: Any, level0: Any
+) -> None:
+    import pyvips
+
+    pixels = np.zeros((300, 400, 3), np.uint8)
+    pixels[100:250, 50:300] = (255, 0, 255)  # two colours: GIF has 256
+    image = pyvips.Image.new_from_array(pixels)
+    if name == "webp.tif":  # OpenSlide takes it for a slide, and then lacks the codec
+        image.tiffsave(str(inputs / name), tile=True, compression="webp", lossless=True)
+    elif name == "a.ppm" and not pyvips.type_find("VipsForeignLoad", "ppmload"):
+        pytest.skip("this libvips reads no PPM")
+    else:
+        image.write_to_file(str(inputs / name), **({"lossless": True} if name == "a.webp" else {}))
+    chosen = options({name: 0.5}, quality=100)
+    result = convert(chosen, name)
+    assert "read by libvips" in result.message
+    found = level0(chosen.job_dir / f"{Path(name).stem}.tiff")
+    assert np.abs(found.astype(int) - pixels).max() <= 4
+
+
+@pytest.mark.parametrize(("strips", "reader"), [(True, "libvips"), (False, "openslide")])
+@pytest.mark.parametrize("ome", [False, True])
+def test_pixels_that_are_not_square(
+    strips: bool, reader: str, ome: bool, tissue: Pixels, inputs: Path, options: Any, convert: Any
+) -> None:
+    how: dict[str, Any] = {"photometric": "rgb", **({"rowsperstrip": 40} if strips else {"tile": (128, 128)})}
+    name = "a.ome.tif" if ome else "a.tif"
+    if ome:
+        how["metadata"] = {"axes": "YXS", "PhysicalSizeX": 0.5, "PhysicalSizeY": 1.0}
+    else:
+        how |= {"metadata": None, "resolution": (20_000, 10_000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(inputs / name, tissue, **how)
+    result = convert(options(), name)
+    assert f"read by {reader}; its pixels are not square: 0.5 µm across (" in result.message
+    assert "1 µm down" in result.message
+
+
 def test_resolutions(tissue: Pixels, save: Save, inputs: Path, options: Any, convert: Any) -> None:
     """From the file; from the CSV, which wins and says so; from neither."""
     save(inputs / "a.svs", tissue)
@@ -172,7 +211,8 @@ def test_resolutions(tissue: Pixels, save: Save, inputs: Path, options: Any, con
         recipe = read_recipe(chosen.job_dir / f"{name}.tiff")
         assert recipe is not None
         assert recipe.facts["mpp"] == pytest.approx(mpp)
-        expected = ["0.23 µm/px (ome.PhysicalSizeX) is used; the file's own metadata also says 2 (tiff.XResolution)"]
+        others = "2 (openslide.mpp-x, tiff.XResolution)"
+        expected = [f"0.23 µm/px (ome.PhysicalSizeX) is used; the file's own metadata also says {others}"]
         assert recipe.facts["notes"] == (expected if name == "near" else [])
     for name, says in (
         ("print.tif", "its TIFF tags say 352.778 µm/px, the resolution of a print"),

@@ -69,9 +69,30 @@ def _several_planes(path: Path, pixels: Pixels, save: Save) -> None:
     tifffile.imwrite(path, np.stack([pixels] * 2), ome=True, photometric="rgb", tile=(128, 128))
 
 
+def _several_depths(path: Path, pixels: Pixels, save: Save) -> None:
+    how: dict[str, Any] = {"photometric": "rgb", "tile": (128, 128), "metadata": {"axes": "ZYXS"}}
+    tifffile.imwrite(path, np.stack([pixels] * 2), ome=True, **how)
+
+
 def _cut_svs(path: Path, pixels: Pixels, save: Save) -> None:
     save(path, pixels)
     path.write_bytes(path.read_bytes()[:1000])
+
+
+def _grey_channels(n_channels: int, *, tiled: bool = False, **how: Any) -> Callable[[Path, Pixels, Save], None]:
+    def write(path: Path, pixels: Pixels, save: Save) -> None:
+        channels = np.dstack([pixels] * 2)[..., :n_channels]
+        if how.get("planarconfig") == "separate":
+            channels = np.ascontiguousarray(np.moveaxis(channels, 2, 0))
+        pieces: dict[str, Any] = {"tile": (128, 128)} if tiled else {"rowsperstrip": 33}
+        shared: dict[str, Any] = {"photometric": "minisblack", "planarconfig": "contig", "metadata": None}
+        tifffile.imwrite(path, channels, **{**shared, **pieces, **how})
+
+    return write
+
+
+def _as(format_: str) -> Callable[[Path, Pixels, Save], None]:
+    return lambda path, pixels, save: Image.fromarray(pixels).save(path, format_)
 
 
 def _bad_tiles(path: Path, pixels: Pixels, save: Save) -> None:
@@ -104,6 +125,18 @@ def _bad_tiles(path: Path, pixels: Pixels, save: Save) -> None:
         ("a.tif", _bad_16_bits, "a part of it does not decode"),
         ("a.tif", _ycbcr, "its colours are YCbCr without JPEG compression"),
         ("a.ome.tif", _several_planes, "it has several planes"),
+        ("a.ome.tif", _several_depths, "it has several planes (Z: 2)"),
+        ("a.tif", _grey_channels(3), "it has 3 channels that are not marked as colours"),
+        ("a.tif", _grey_channels(4, planarconfig="separate"), "it has 4 channels that are not marked as colours"),
+        ("a.tif", _grey_channels(5), "write those to be shown as an 8-bit RGB TIFF"),
+        ("a.tif", _grey_channels(5, tiled=True), "it has 5 channels that are not marked as colours"),
+        ("a.tif", _grey_channels(3, tiled=True, planarconfig="separate"), "it has 3 channels that are not marked"),
+        ("a.tif", _grey_channels(5, photometric="rgb", extrasamples=(0, 0)), "it has 5 channels"),
+        ("a.tif", _grey_channels(5, tiled=True, photometric="rgb", extrasamples=(0, 0)), "it has 5 channels"),
+        ("a.bmp", _as("BMP"), "neither the slide readers nor libvips take here; save it as PNG"),
+        ("a.svs", _as("TIFF"), "neither the slide readers nor libvips take here; save it as PNG"),
+        ("a.webp", lambda path, *_: path.write_bytes(b"RIFF\0\0\0\0WEBP" + bytes(90)), "libvips cannot open it"),
+        ("a.avif", lambda path, *_: path.write_bytes(b"\0\0\0\x20ftypheic" + bytes(90)), "not a slide format"),
         ("a.jpg", lambda path, *_: path.write_bytes(b"\xff\xd8\xff\xe0"), "a.jpg: "),
     ],
 )
@@ -123,6 +156,7 @@ def test_bad_files(
         convert(chosen, name)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "--reader_type" not in str(caught.value)  # which is no option here
     assert str(inputs / name) in str(caught.value)
     assert not [path for path in chosen.job_dir.glob("*") if "tmp" in path.name or path.suffix in (".tiff", ".lock")]
 

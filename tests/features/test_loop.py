@@ -185,9 +185,8 @@ def test_nan_names_encoder_and_patch() -> None:
         "poisoned", _Poisoned(), transforms.Compose([transforms.ToTensor()]), torch.float32
     )
     coords = np.array([[10 * index, 3] for index in range(9)])
-    with pytest.raises(
-        WeightsError, match=r"encoder poisoned gave NaN .* 1 of 4 patches, first for the one at \(60, 3\); .* its transform gives them$"
-    ):
+    expected = r"encoder poisoned gave NaN .* 1 of 4 patches, first for the one at \(60, 3\); .*transform gives them$"
+    with pytest.raises(WeightsError, match=expected):
         _run(read, coords, encoder, batch_size=4)
 
 

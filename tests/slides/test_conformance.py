@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 import openslide
 import pytest
+import tifffile
 from PIL import Image
 
 from trident.slides.base import Slide
@@ -36,6 +37,7 @@ CASES = [
     *((reader, source) for reader in ("openslide", "cucim") for source in (*REAL, *SYNTHETIC)),
     ("openslide", "dicom"),
     ("openslide", "lzw"),
+    ("openslide", "ome"),
     ("image", "png"),
     ("omezarr", "0.4"),
     ("omezarr", "0.5"),
@@ -163,6 +165,9 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path, T
         image = vips.Image.new_from_array(levels[1])
         image.tiffsave(str(path), tile=True, pyramid=True, compression="lzw", predictor="none")
         return reader, path, OpenSlideTruth(path, is_rounded=False)
+    if name == "ome":
+        write_ome(tmp_path / "slide.ome.tif", levels)
+        return reader, tmp_path / "slide.ome.tif", ArrayTruth({1: levels[1]})  # OpenSlide sees no level in SubIFDs
     if name == "dicom":
         path = request.getfixturevalue("write_dicom")(tmp_path / "series", levels)
         return reader, path, OpenSlideTruth(path / "level-1.dcm", is_rounded=False)
@@ -185,6 +190,18 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path, T
         inside="0" if name == "0.4" else "",
     )
     return reader, path, ArrayTruth(levels)
+
+
+def write_ome(path: Path, levels: dict[int, np.ndarray]) -> None:
+    """An OME-TIFF as Bio-Formats writes it: the XML states 0.25 µm/px, the tags another, levels are in SubIFDs."""
+    how: dict[str, Any] = {"photometric": "rgb", "tile": (128, 128), "compression": "deflate"}
+    stated = {f"PhysicalSize{axis}": 0.25 for axis in "XY"} | {f"PhysicalSize{axis}Unit": "µm" for axis in "XY"}
+    tags: dict[str, Any] = {"resolution": (72, 72), "resolutionunit": "INCH"}
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        tiff.write(levels[1], subifds=len(levels) - 1, metadata={"axes": "YXS", **stated}, **tags, **how)
+        for downsample, image in levels.items():
+            if downsample > 1:
+                tiff.write(image, subfiletype=1, **how)
 
 
 @pytest.fixture

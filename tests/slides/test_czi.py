@@ -59,6 +59,19 @@ def test_deep_grey(bits: int | None, top: int, tmp_path: Path, write_czi: Any, s
         assert "bits are scaled to 8" in slide.notes[0]
 
 
+@pytest.mark.parametrize(("depths_of_second", "dark"), [((0,), True), ((0, 1, 2), False), ((2,), True), ((1,), False)])
+def test_a_scene_that_lacks_the_focal_plane_is_told_of(
+    depths_of_second: tuple[int, ...], dark: bool, tmp_path: Path, write_czi: Any, scene: np.ndarray
+) -> None:
+    second = np.ascontiguousarray(scene[:200, :300])
+    others = [(scene, (0, 0), 0, {"Z": depth}) for depth in (1, 2)]
+    others += [(second, (1500, 100), 1, {"Z": depth}) for depth in depths_of_second]
+    with open_slide(write_czi(tmp_path / "a.czi", {1: scene}, origin=(0, 0), others=others)) as slide:
+        assert slide.read_region((1500, 100), 0, (300, 200)).any() != dark
+        told = "scene 1 has nothing in the plane that is read and is black: export one plane of all scenes"
+        assert (told in slide.notes) == dark
+
+
 def test_the_middle_focal_plane(tmp_path: Path, write_czi: Any, scene: np.ndarray) -> None:
     planes = [(scene // (plane + 1), (0, 0), 0, {"Z": plane}) for plane in (1, 2)]
     with open_slide(write_czi(tmp_path / "a.czi", {1: scene}, origin=(0, 0), others=planes)) as slide:

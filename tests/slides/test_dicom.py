@@ -71,15 +71,74 @@ def test_a_series_counts_once(tmp_path: Path, write_dicom: Any, scene_levels: di
     write_dicom(tmp_path / "single", {1: scene_levels[4]}, series="1.6", name="only")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a.svs").touch()
-    here = {"flat-0.dcm": "flat-0", "alone-0.dcm": "alone-0", "1.2.840.5": "1.2.840.5"}
+    here = {"flat-0.dcm": "flat-0", "alone-0.dcm": "alone-0", "1.2.840.5": "1.2.840.5", "single": "single"}
     assert names(tmp_path) == here
     assert names(tmp_path, extensions=["dcm"]) == here
-    below = {"mixed/x-0.dcm": "x-0", "mixed/y-0.dcm": "y-0", "single/only-0.dcm": "only-0", "other/a.svs": "a"}
+    below = {"mixed/x-0.dcm": "x-0", "mixed/y-0.dcm": "y-0", "other/a.svs": "a"}
     assert names(tmp_path, search_nested=True) == here | below
     assert names(tmp_path, extensions=["svs"], search_nested=True) == {"other/a.svs": "a"}
     sizes = {slide.name: slide.size_bytes for slide in find_slides(tmp_path)}
     for name, files in {"flat-0": "flat-*.dcm", "1.2.840.5": "1.2.840.5/*.dcm"}.items():
         assert sizes[name] == sum(path.stat().st_size for path in tmp_path.glob(files))
+
+
+@pytest.mark.parametrize("search_nested", [False, True])
+@pytest.mark.parametrize("n_levels", [1, 3])
+def test_a_folder_is_taken_without_what_cannot_be_read_in_it(
+    n_levels: int,
+    search_nested: bool,
+    tmp_path: Path,
+    write_dicom: Any,
+    scene_levels: dict[int, np.ndarray],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    levels = dict(list(scene_levels.items())[:n_levels])
+    folder = write_dicom(tmp_path / "wsis" / "case", levels)
+    n_bytes = sum(path.stat().st_size for path in folder.iterdir())
+    (folder / "rest.dcm").write_bytes(b"rubbish")
+    (slide,) = find_slides(tmp_path / "wsis", search_nested=search_nested)
+    assert (slide.rel_path, slide.name, slide.size_bytes) == ("case", "case", n_bytes)
+    assert f"{folder}: rest.dcm: no readable DICOM header, left out of the slide" in caplog.text
+    assert source_bytes(folder, folder.stat()) == n_bytes
+    with open_slide(folder) as opened:
+        assert np.array_equal(opened.read_region((0, 0), 0, opened.dimensions), scene_levels[1])
+        assert len(opened.level_dimensions) == n_levels
+        assert [note.split(":")[0] for note in opened.notes] == ["rest.dcm"]
+
+
+@pytest.mark.parametrize(
+    ("others", "says"),
+    [
+        (("y-0.dcm",), "it holds 2 DICOM series"),
+        (("preview.png",), "it holds other slides as well (preview.png)"),
+        ((), "none of its .dcm files has a readable header"),
+    ],
+)
+def test_a_folder_is_never_left_out_silently(
+    others: tuple[str, ...],
+    says: str,
+    tmp_path: Path,
+    write_dicom: Any,
+    scene: np.ndarray,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write_dicom(tmp_path, {1: scene}, series="1.1", name="here")
+    folder = tmp_path / "case"
+    if others:
+        write_dicom(folder, {1: scene}, series="1.2", name="x")
+    else:
+        folder.mkdir()
+        (folder / "a.dcm").write_bytes(b"rubbish")
+    for name in others:
+        if name.endswith(".dcm"):
+            write_dicom(folder, {1: scene}, series="1.3", name="y")
+        else:
+            (folder / name).touch()
+    assert names(tmp_path) == {"here-0.dcm": "here-0"}
+    assert f"{folder}: left out, because {says}; --search_nested" in caplog.text
+    caplog.clear()
+    assert len(names(tmp_path, search_nested=True)) > 1
+    assert not caplog.text
 
 
 def test_files_without_a_series_count_each_by_itself(tmp_path: Path) -> None:

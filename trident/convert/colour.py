@@ -14,7 +14,6 @@ BIT_DEPTHS = (8, 10, 12, 14, 16)
 """Depths of cameras and scanners; files store all above 8 in 16 bits."""
 
 _PROFILE = "icc-profile-data"
-_GREY = ("b-w", "grey16")
 _RGB = ("srgb", "rgb", "rgb16", "scrgb")
 
 
@@ -54,7 +53,7 @@ def to_rgb8(image: pyvips.Image, path: Path, reopen: Callable[[], pyvips.Image])
         notes.append("CMYK was converted to sRGB")
         if has_profile:
             image = _without_profile(image)
-    elif kind in _GREY or image.bands <= 2:
+    elif image.bands <= 2:  # the second is alpha
         image = image.extract_band(0)
         if has_profile:
             image = _without_profile(image)
@@ -64,7 +63,8 @@ def to_rgb8(image: pyvips.Image, path: Path, reopen: Callable[[], pyvips.Image])
         image = image.extract_band(0, n=3)
     else:
         raise UnreadableSlideError(
-            path, f"it has {image.bands} channels of kind {kind}, not grey, RGB or CMYK; export it as RGB first"
+            path,
+            f"it has {image.bands} channels of kind {kind}, not grey, RGB or CMYK; write what is to be shown as RGB",
         )
     if image.format == "ushort":
         depth = _bit_depth(reopen())

@@ -19,33 +19,34 @@ import pyvips
 import tifffile
 
 from trident.convert.colour import to_rgb8
-from trident.convert.ome import PHYSICAL_SIZE_KEY, require_one_plane
 from trident.convert.region_stream import RegionStream
 from trident.errors import MissingMppError, TridentError, UnreadableSlideError
 from trident.slides.base import Slide
-from trident.slides.diagnosis import one_line, require_file
+from trident.slides.diagnosis import LIBVIPS_IMAGES, first_bytes, one_line, require_file, starts_as
 from trident.slides.dicom import openable_file
 from trident.slides.discovery import SlideSource
 from trident.slides.eligibility import PARSE_ERRORS
-from trident.slides.limits import require_plausible_tiff, require_size
+from trident.slides.limits import require_plausible_tiff, require_size, unmarked_pages
 from trident.slides.metadata import (
+    TIFF_RESOLUTION_DOWN_KEY,
     TIFF_RESOLUTION_KEY,
     TIFF_UNIT_KEY,
-    is_from_tiff_tags,
     is_of_print,
-    positive_number,
     resolve_resolution,
 )
-from trident.slides.registry import IMAGE_EXTENSIONS, open_slide, slide_extension
+from trident.slides.ome import ome_facts
+from trident.slides.openslide import GENERIC_TIFF
+from trident.slides.registry import IMAGE_EXTENSIONS, has_own_reader, open_slide, slide_extension
+from trident.slides.tiff_pixels import PagePixels, require_known_pixels, require_libvips_reads
 
 logger = logging.getLogger(__name__)
 
 LIBVIPS = "libvips"
 """`reader` of a file whose pixels libvips reads itself."""
 
-_OME_EXTENSIONS = (".ome.tif", ".ome.tiff")
-_TIFF_EXTENSIONS = (".tif", ".tiff", *_OME_EXTENSIONS)
-_YCBCR, _JPEG = 6, (6, 7)
+_TIFF_EXTENSIONS = (".tif", ".tiff", ".ome.tif", ".ome.tiff")
+_MAYBE_IMAGES = ((0, b"\0\0\0\x0cjP  "), (0, b"\xff\x4f\xff\x51"), (0, b"P5"), (0, b"P6"), (4, b"ftyp"))
+"""(offset, bytes) of images that only some builds of libvips read: JPEG 2000, PGM, PPM, HEIF."""
 _CENTIMETRE, _INCH = 3, 2
 _UNITS = {_CENTIMETRE: "centimeter", _INCH: "inch"}
 
@@ -87,18 +88,11 @@ def opened(source: SlideSource, threads: int) -> Iterator[OpenedSource]:
     if is_read_by_libvips(source.path):
         yield _open_image(source)
         return
-    with open_slide(source.path, mpp=source.mpp, name=source.name) as slide:
-        properties, mpp, mpp_source, notes = slide.properties, slide.mpp_or_none, slide.mpp_source, list(slide.notes)
-        if slide_extension(source.path).lower() in _OME_EXTENSIONS:  # OpenSlide does not look into OME-XML
-            ome = _tiff_properties(source.path)
-            stated = positive_number(ome.get(PHYSICAL_SIZE_KEY))
-            # Programs that write OME-TIFF leave the TIFF tags at whatever they were.
-            if mpp is None or (stated is not None and is_from_tiff_tags(properties, mpp_source)):
-                about_tags = resolve_resolution(source.path, properties, None).notes
-                resolution = resolve_resolution(source.path, ome, None, (PHYSICAL_SIZE_KEY,))
-                mpp, mpp_source = resolution.mpp, resolution.source
-                notes = [*(note for note in notes if note not in about_tags), *resolution.notes]
-        mpp, mpp_source = _usable(source, properties, mpp, mpp_source)
+    with _opened_slide(source) as slide:
+        if slide.properties.get(openslide.PROPERTY_NAME_VENDOR) == GENERIC_TIFF:
+            _require_one_plane(source.path)
+        notes = list(slide.notes)
+        mpp, mpp_source = _usable(source, slide.properties, slide.mpp_or_none, slide.mpp_source)
         stream = RegionStream(slide, threads)
         pipe = pyvips.SourceCustom()
         pipe.on_read(stream.read)
@@ -118,6 +112,20 @@ def opened(source: SlideSource, threads: int) -> Iterator[OpenedSource]:
             stream.close()
 
 
+def _opened_slide(source: SlideSource) -> Slide:
+    try:
+        return open_slide(source.path, mpp=source.mpp, name=source.name)
+    except UnreadableSlideError as error:
+        if "--reader_type" not in str(error):
+            raise
+        # That option is not one of the conversion.
+        raise UnreadableSlideError(
+            source.path,
+            "it is an image of a kind, or under an extension, that neither the slide readers nor libvips take here; "
+            "save it as PNG, or as a TIFF that is named .tif",
+        ) from error
+
+
 def is_read_by_libvips(path: Path) -> bool:
     """Whether libvips reads a file itself: plain images, and TIFFs that OpenSlide does not take for 8-bit RGB slides.
 
@@ -127,36 +135,63 @@ def is_read_by_libvips(path: Path) -> bool:
     extension = slide_extension(path).lower()
     if extension in IMAGE_EXTENSIONS:
         return True
-    if extension not in _TIFF_EXTENSIONS:
+    if has_own_reader(path) or path.is_dir():
         return False
     require_file(path)
     require_plausible_tiff(path)
     vendor = openslide.OpenSlide.detect_format(path)
-    return vendor is None or (vendor == "generic-tiff" and not _is_rgb8(path))
+    if extension not in _TIFF_EXTENSIONS:
+        return vendor is None and _is_libvips_image(path)
+    return vendor is None or (vendor == GENERIC_TIFF and not (_pixels(path).is_rgb8 and _opens(path)))
 
 
-def _is_rgb8(path: Path) -> bool:
+def _is_libvips_image(path: Path) -> bool:
+    """Whether libvips reads a file under some other extension; judged by its first bytes, so no odd loader runs."""
+    head = first_bytes(path)
+    if starts_as(head, LIBVIPS_IMAGES):
+        return True
+    if not starts_as(head, _MAYBE_IMAGES):
+        return False
+    try:
+        pyvips.Image.new_from_file(str(path), access="sequential")
+    except (pyvips.Error, UnicodeEncodeError):
+        return False
+    return True
+
+
+def _opens(path: Path) -> bool:
+    """Whether OpenSlide opens a file whose format it has named; it lacks some compressions."""
+    try:
+        openslide.OpenSlide(path).close()
+    except openslide.OpenSlideError:
+        return False
+    return True
+
+
+def _pixels(path: Path) -> PagePixels:
     try:
         with tifffile.TiffFile(path) as tiff:
-            page = tiff.pages.first
-            return page.samplesperpixel >= 3 and page.bitspersample == 8
+            return PagePixels.of(tiff.pages.first)
     except PARSE_ERRORS as error:
-        raise UnreadableSlideError(
-            path, f"its TIFF directories do not parse ({one_line(error)}); fetch it again"
-        ) from error
+        raise _unparsable(path, error) from error
+
+
+def _unparsable(path: Path, error: BaseException) -> UnreadableSlideError:
+    return UnreadableSlideError(path, f"its TIFF directories do not parse ({one_line(error)}); fetch it again")
 
 
 def _open_image(source: SlideSource) -> OpenedSource:
     path = source.path
     require_file(path)
-    properties: Mapping[str, str] = {}
-    if slide_extension(path).lower() in _TIFF_EXTENSIONS:
-        properties = _tiff_properties(path)
+    is_tiff = slide_extension(path).lower() in _TIFF_EXTENSIONS
+    properties: Mapping[str, str] = _tiff_properties(path) if is_tiff else {}
     image = _load(path)
     require_size(path, [(image.width, image.height)], size_bytes=path.stat().st_size)
-    resolution = resolve_resolution(path, properties, source.mpp, (PHYSICAL_SIZE_KEY,))
+    resolution = resolve_resolution(path, properties, source.mpp)
     mpp, mpp_source = _usable(source, properties, resolution.mpp, resolution.source)
     n_pages = int(image.get("n-pages")) if image.get_typeof("n-pages") else 1
+    if is_tiff:  # levels of its pyramid are pages too
+        n_pages = 1 + unmarked_pages(path)
     pages = [f"it has {n_pages} pages, of which the first was converted"] if n_pages > 1 else []
     try:
         rgb = to_rgb8(image, path, lambda: _load(path))
@@ -177,26 +212,47 @@ def _load(path: Path) -> pyvips.Image:
 
 
 def _tiff_properties(path: Path) -> dict[str, str]:
-    """The resolution that a TIFF states, under the keys of `trident.slides.metadata`."""
+    """The resolution that a TIFF states, under the keys of `trident.slides.metadata`.
+
+    Raises:
+        UnreadableSlideError: it does not parse, has several planes, or pixels that libvips does not read.
+    """
+    found = _require_one_plane(path)
     try:
         with tifffile.TiffFile(path) as tiff:
-            found = require_one_plane(path, tiff)
             page = tiff.pages.first
-            if page.photometric == _YCBCR and page.compression not in _JPEG:  # libvips would take it for RGB
-                raise UnreadableSlideError(
-                    path, "its colours are YCbCr without JPEG compression; export it as an RGB TIFF first"
-                )
-            tags = page.tags
-            resolution, unit = tags.get("XResolution"), tags.get("ResolutionUnit")
-            over, under = resolution.value if resolution else (0, 1)
-            if over and under:
-                found[TIFF_RESOLUTION_KEY] = repr(over / under)
-                found[TIFF_UNIT_KEY] = _UNITS.get(int(unit.value) if unit else _INCH, "")
-            return found
+            pixels = PagePixels.of(page)
+            unit = page.tags.get("ResolutionUnit")
+            for name, key in (("XResolution", TIFF_RESOLUTION_KEY), ("YResolution", TIFF_RESOLUTION_DOWN_KEY)):
+                tag = page.tags.get(name)
+                over, under = tag.value if tag else (0, 1)
+                if over and under:
+                    found[key] = repr(over / under)
+                    found[TIFF_UNIT_KEY] = _UNITS.get(int(unit.value) if unit else _INCH, "")
     except PARSE_ERRORS as error:
+        raise _unparsable(path, error) from error
+    require_known_pixels(path, pixels)
+    require_libvips_reads(path, pixels)
+    return found
+
+
+def _require_one_plane(path: Path) -> dict[str, str]:
+    """The properties that an OME-TIFF states in its XML.
+
+    Raises:
+        UnreadableSlideError: it does not parse, or has several channels, depths or times, of which one would be taken.
+    """
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            ome = ome_facts(tiff)
+    except PARSE_ERRORS as error:
+        raise _unparsable(path, error) from error
+    more = [planes for planes in (ome.more_channels, *ome.more_planes) if planes]
+    if more:
         raise UnreadableSlideError(
-            path, f"its TIFF directories do not parse ({one_line(error)}); fetch it again"
-        ) from error
+            path, f"it has several planes ({', '.join(more)}); export the one to be converted as an RGB TIFF"
+        )
+    return dict(ome.properties)
 
 
 def _usable(

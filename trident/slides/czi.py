@@ -26,8 +26,11 @@ _BITS = {"Gray8": 8, "Gray16": 16, "Bgr24": 8, "Bgr48": 16}
 """Pixel types that become RGB, and bits of one value."""
 
 _MICROMETERS_PER_METER = 1e6
+_SHOWN_SCENES = 5
 
 _Reader = Any
+_Plane = tuple[tuple[str, int], ...]
+"""(dimension, coordinate) along all dimensions but X, Y and the scene."""
 
 
 class CziSlide(PyramidSlide):
@@ -68,7 +71,7 @@ class CziSlide(PyramidSlide):
         try:
             extents: Mapping[str, tuple[int, int]] = reader.total_bounding_box_no_pyramid
             frame = reader.total_bounding_rectangle_no_pyramid
-            factors, starts = _subblocks(reader)
+            factors, starts, planes = _subblocks(reader)
             # Not `pixel_types`: that asks for each channel, and a damaged file may claim a billion.
             self._pixel_type = pixel_type = str(reader.get_channel_pixel_type(starts.get("C", 0)))
             metadata = _parsed(path, reader.raw_metadata)
@@ -89,6 +92,7 @@ class CziSlide(PyramidSlide):
         self._table = _to_8_bits(_BITS[pixel_type], metadata.get("czi.component-bits"))
         self._white = _white()
         notes = _notes(extents, starts.get("Z", 0), n_scenes, metadata, is_deep=self._table is not None)
+        notes += _note_of_empty_scenes(planes, self._plane)
         properties = {"czi.pixel-type": pixel_type, "czi.scenes": str(n_scenes), **metadata}
         sizes = [(max(frame.w // factor, 1), max(frame.h // factor, 1)) for factor in self._factors]
         facts = Facts(sizes, [float(factor) for factor in self._factors], properties, notes)
@@ -151,18 +155,19 @@ def _white() -> Any:
     return czi.Color(1.0, 1.0, 1.0)
 
 
-def _subblocks(reader: _Reader) -> tuple[list[int], dict[str, int]]:
+def _subblocks(reader: _Reader) -> tuple[list[int], dict[str, int], dict[int, set[_Plane]]]:
     """What only the subblocks say.
 
     Returns:
-        The downsamples that the file's pyramid subblocks have, all whole numbers, finest first; and the smallest
-        coordinate along each dimension, such as {"Z": 5, "C": 0}.
+        The downsamples that the file's pyramid subblocks have, all whole numbers, finest first; the smallest coordinate
+        along each dimension, such as {"Z": 5, "C": 0}; and the planes in which each scene has subblocks.
 
     Raises:
         ValueError: a subblock claims a size that none has; libCZI would write beyond its memory.
     """
     factors = set()
     starts: dict[str, int] = {}
+    planes: dict[int, set[_Plane]] = {}
     impossible = []
 
     def look(_: int, block: Any) -> bool:
@@ -171,8 +176,11 @@ def _subblocks(reader: _Reader) -> tuple[list[int], dict[str, int]]:
         if min(sides) < 1 or max(sides) > MAX_SIDE_PX or stored.w * stored.h > MAX_TILE_PX:
             impossible.append(f"a subblock of {stored.w} x {stored.h} px for {logical.w} x {logical.h} px")
             return False
-        for axis, place in block.coordinate.to_dict().items():
+        coordinate = block.coordinate.to_dict()
+        for axis, place in coordinate.items():
             starts[axis] = min(place, starts.get(axis, place))
+        scene = coordinate.pop("S", 0)
+        planes.setdefault(scene, set()).add(tuple(sorted(coordinate.items())))
         if stored.w < logical.w and stored.h < logical.h:
             factor = round(logical.w / stored.w)
             # A block at the slide's edge may be cut to a size that is no multiple; such a one tells nothing.
@@ -183,7 +191,7 @@ def _subblocks(reader: _Reader) -> tuple[list[int], dict[str, int]]:
     reader.enumerate_subblocks(look)
     if impossible:
         raise ValueError(impossible[0])
-    return sorted(factors), starts
+    return sorted(factors), starts, planes
 
 
 def _check(path: Path, extents: Mapping[str, tuple[int, int]], pixel_type: str, size: tuple[int, int]) -> None:
@@ -263,3 +271,17 @@ def _notes(
         bits = metadata.get("czi.component-bits", "16")
         notes.append(f"its values of {bits} bits are scaled to 8")
     return notes
+
+
+def _note_of_empty_scenes(planes: Mapping[int, set[_Plane]], chosen: Mapping[str, int]) -> list[str]:
+    """A note where scenes have nothing in the plane that is read: they come out black."""
+    empty = [
+        scene
+        for scene, theirs in sorted(planes.items())
+        if not any(all(chosen.get(axis, place) == place for axis, place in plane) for plane in theirs)
+    ]
+    if not empty:
+        return []
+    shown = ", ".join(str(scene) for scene in empty[:_SHOWN_SCENES])
+    more = f" and {len(empty) - _SHOWN_SCENES} more" if len(empty) > _SHOWN_SCENES else ""
+    return [f"scene {shown}{more} has nothing in the plane that is read and is black: export one plane of all scenes"]

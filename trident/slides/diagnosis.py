@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 from trident.errors import UnreadableSlideError
@@ -14,9 +15,16 @@ _MAX_DIRECTORIES = 1000
 _CLASSIC_TIFF = {b"II*\0": "<", b"MM\0*": ">"}
 _BIG_TIFF = {b"II+\0": "<", b"MM\0+": ">"}
 _TIFF_EXTENSIONS = (".tif", ".tiff")
-_LIBVIPS_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 33003, 33005, 34712, 50000, 50001})
-"""TIFF compression tags that `trident convert` reads: none, CCITT, LZW, JPEG, Deflate, PackBits, JPEG 2000, Zstandard,
-WebP."""
+_TO_PYRAMID = "convert it to a pyramidal TIFF with its scanner's software"
+_LIBVIPS_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946, 50000, 50001})
+"""TIFF compression tags that `trident convert` reads: none, CCITT, LZW, JPEG, Deflate, PackBits, Zstandard, WebP. Not
+JPEG 2000: libvips as the extra `convert` installs it lacks it."""
+LIBVIPS_IMAGES = (
+    *((0, magic) for magic in (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"\xb6\xa6\xf2\x08", b"\x08\xf2\xa6\xb6")),
+    (8, b"WEBP"),
+    (4, b"ftypavif"),
+)
+"""(offset, bytes) of images besides TIFF that `trident convert` reads: PNG, JPEG, GIF, libvips' own, WebP, AVIF."""
 _PLAIN_IMAGES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG"}
 
 
@@ -53,8 +61,7 @@ def explain_unopenable(path: Path, reason: BaseException | str | None = None) ->
         reason: the library's own error, where it says more than "unsupported format".
     """
     size_bytes = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
+    head = first_bytes(path)
     if _tiff_is_cut_off(path, head, size_bytes):
         return f"the file is cut off ({size_bytes:,} bytes, a TIFF directory lies beyond its end); fetch it again"
     if reason is not None:
@@ -63,11 +70,24 @@ def explain_unopenable(path: Path, reason: BaseException | str | None = None) ->
         if head.startswith(magic):
             return f"it is a plain {kind} image, not a slide; name it so, or use --reader_type image"
     if _is_tiff(head):
-        return (
-            "it is a TIFF file, but not of a kind that OpenSlide reads, or damaged; "
-            f"use --reader_type image if it is small, else {_way_out(path, head)}"
-        )
+        return _explain_tiff(path, head)
     return _explain_other(path, head, size_bytes)
+
+
+def _explain_tiff(path: Path, head: bytes) -> str:
+    from trident.slides.tiff_pixels import first_page, way_to_rgb
+
+    page = first_page(path)
+    if page is not None:
+        meant = page.reason_against_anything()
+        if meant is not None:
+            return f"{meant}; {way_to_rgb(path, page)}"
+        if page.bits > 8 or page.reason_against_openslide() is not None:  # nor does the `image` reader
+            return f"it is a TIFF file, but not of a kind that OpenSlide reads, or damaged; {_way_out(path, head)}"
+    return (
+        "it is a TIFF file, but not of a kind that OpenSlide reads, or damaged; "
+        f"use --reader_type image if it is small, else {_way_out(path, head)}"
+    )
 
 
 def _explain_other(path: Path, head: bytes, size_bytes: int) -> str:
@@ -76,33 +96,40 @@ def _explain_other(path: Path, head: bytes, size_bytes: int) -> str:
     kind = _plain_image_format(path)
     if kind is not None:
         return f"it is a {kind} image, not a slide; use --reader_type image and give its µm/px, or save it as PNG"
-    return f"not a slide format that OpenSlide knows, or damaged ({size_bytes:,} bytes); fetch it again or convert it"
+    known = f"not a slide format that OpenSlide knows, or damaged ({size_bytes:,} bytes)"
+    return f"{known}; fetch it again or, if it is sound, {way_to_pyramid(path)}"
+
+
+def first_bytes(path: Path) -> bytes:
+    """What tells the kind of a file."""
+    with path.open("rb") as file:
+        return file.read(_HEAD_BYTES)
+
+
+def starts_as(head: bytes, kinds: Sequence[tuple[int, bytes]]) -> bool:
+    """Whether a file's first bytes are of one of these kinds: (offset, bytes)."""
+    return any(head[at : at + len(magic)] == magic for at, magic in kinds)
+
+
+def way_to_pyramid(path: Path) -> str:
+    """What makes a pyramidal TIFF of a sound image: the conversion, where its libvips reads it."""
+    return _way_out(path, first_bytes(path))
 
 
 def _way_out(path: Path, head: bytes) -> str:
     """What to do with a sound file that OpenSlide does not read."""
+    if starts_as(head, LIBVIPS_IMAGES):
+        return f"run `{convert_command(path)}`"
     if not _is_tiff(head):
-        return "convert it to a pyramidal TIFF with its scanner's software"
-    compression = _tiff_compression(path)
-    if compression not in _LIBVIPS_COMPRESSIONS:
-        return f"save it with another compression than {compression or 'its own'}, which libvips does not read either"
+        return _TO_PYRAMID
+    from trident.slides.tiff_pixels import first_page, way_to_rgb
+
+    page = first_page(path)
+    if page is None or page.compression not in _LIBVIPS_COMPRESSIONS:
+        shown = page.compression if page and page.compression else "its own"
+        return f"save it with another compression than {shown}, which libvips does not read either"
     renamed = "" if path.suffix.lower() in _TIFF_EXTENSIONS else "name it .tif and "
-    return f"{renamed}run `{convert_command(path)}`"
-
-
-def _tiff_compression(path: Path) -> int | None:
-    """Tag 259 of a TIFF's first page."""
-    import tifffile
-
-    from trident.slides.eligibility import PARSE_ERRORS
-    from trident.slides.limits import require_plausible_tiff
-
-    try:
-        require_plausible_tiff(path)  # tifffile follows directories in a loop for ever
-        with tifffile.TiffFile(path) as tiff:
-            return int(getattr(tiff.pages.first, "compression", 0)) or None
-    except (*PARSE_ERRORS, UnreadableSlideError):
-        return None
+    return renamed + way_to_rgb(path, page)
 
 
 def convert_command(path: Path) -> str:

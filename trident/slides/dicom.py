@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from trident.errors import UnreadableSlideError
@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 DICOM_EXTENSION = ".dcm"
 
 _SERIES_INSTANCE_UID = 0x0020_000E
+_SHOWN = 3
 _MAGIC_AT, _MAGIC = 128, b"DICM"
 
 
@@ -43,10 +44,20 @@ def series_uid(path: str | Path) -> str | None:
 
 def by_series(paths: Sequence[str]) -> list[list[str]]:
     """Files of one folder by their series, in the order given; a file without a readable series is by itself."""
+    series, unreadable = sorted_out(paths)
+    return [*series, *([path] for path in unreadable)]
+
+
+def sorted_out(paths: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+    """Files of one folder: the series with their files, and the files without a readable series."""
     groups: dict[str, list[str]] = {}
+    unreadable = []
     for path, uid in zip(paths, ask_all(series_uid, paths), strict=True):
-        groups.setdefault(uid or path, []).append(path)
-    return list(groups.values())
+        if uid is None:
+            unreadable.append(path)
+        else:
+            groups.setdefault(uid, []).append(path)
+    return list(groups.values()), unreadable
 
 
 def dicom_files(folder: str | Path) -> list[str]:
@@ -67,24 +78,37 @@ def openable_file(path: Path) -> Path:
     Raises:
         UnreadableSlideError: a folder with no DICOM file, or with several series.
     """
+    return file_and_notes(path)[0]
+
+
+def file_and_notes(path: Path) -> tuple[Path, list[str]]:
+    """See `openable_file`; with a note on files of a folder that belong to no series.
+
+    Raises:
+        UnreadableSlideError: a folder with no DICOM file, or with several series.
+    """
     if not path.is_dir():
-        return path
+        return path, []
     try:
-        series = by_series(dicom_files(path))
+        series, unreadable = sorted_out(dicom_files(path))
     except OSError as error:
         raise UnreadableSlideError(path, f"the folder cannot be listed ({error.strerror})") from error
-    if not series:
+    if not series and not unreadable:
         raise UnreadableSlideError(path, "it is a directory, not a slide file; take it out of the list of slides")
     if len(series) > 1:
         raise UnreadableSlideError(
             path, f"the folder holds {len(series)} DICOM series, not one; name a file of the one that you mean"
         )
-    return Path(series[0][0])
+    if not series:
+        return Path(unreadable[0]), []  # OpenSlide says what is wrong with it
+    return Path(series[0][0]), [note_of_left_out(unreadable)] if unreadable else []
 
 
-def is_one_series(paths: Iterable[str]) -> bool:
-    """Whether files of one folder are, all together, one slide."""
-    return len(by_series(list(paths))) == 1
+def note_of_left_out(unreadable: Sequence[str]) -> str:
+    """What to say of files that lie among those of a series and have no readable DICOM header."""
+    shown = ", ".join(Path(path).name for path in unreadable[:_SHOWN])
+    more = f" and {len(unreadable) - _SHOWN} more" if len(unreadable) > _SHOWN else ""
+    return f"{shown}{more}: no readable DICOM header, left out of the slide; fetch it again if it is a part"
 
 
 def _has_magic(path: str) -> bool:

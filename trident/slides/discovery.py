@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -10,10 +11,12 @@ from pathlib import Path
 
 from trident.errors import DiscoveryError
 from trident.file_stats import ask_all, stat_all
-from trident.slides.dicom import DICOM_EXTENSION, by_series
+from trident.slides.dicom import DICOM_EXTENSION, note_of_left_out, sorted_out
 from trident.slides.folders import list_folder, source_bytes, total_bytes
 from trident.slides.registry import SLIDE_EXTENSIONS, slide_name
 from trident.slides.slide_list import listed_slides
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ def find_slides(
     A file counts by its extension alone: one that turns out to be no slide fails when it is opened, with a line of its
     own. Hidden files are left out, and so are the images that a `.vms` file is made of. An OME-Zarr folder is a slide,
     and nothing inside it is. DICOM files of one series in one folder are one slide, for which their headers are read:
-    a folder below `wsi_dir` that holds several files of one series and no other slide is that slide and names it,
-    elsewhere the first file does.
+    a folder below `wsi_dir` whose readable files are one series, and which holds no other slide, is that slide and
+    names it, elsewhere the first file does. What is left out there is told in a warning.
 
     Args:
         wsi_dir: folder of slides.
@@ -95,7 +98,10 @@ def _scan(root: Path, suffixes: tuple[str, ...], search_nested: bool) -> Iterato
         rest, several = _grouped_dicom(path, prefix, names) if DICOM_EXTENSION in suffixes else (names, [])
         if prefix and not search_nested:
             # This folder was looked at only because it may be a slide.
-            series += [slide for slide in several if slide[0] == path]
+            taken = [slide for slide in several if slide[0] == path]
+            if not taken:
+                _tell_left_out(path, names)
+            series += taken
             continue
         series += several
         singles += [(os.path.join(path, name), prefix + name) for name in rest]  # noqa: PTH118
@@ -134,21 +140,41 @@ def _folders(root: Path, suffixes: tuple[str, ...], search_nested: bool) -> Iter
 
 
 def _grouped_dicom(folder: str, prefix: str, names: list[str]) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
-    """The slides of one folder, those of several DICOM files apart from the others.
+    """The slides of one folder, those of DICOM series apart from the others.
 
-    Files of one series are one slide: the folder itself where it lies below the root and holds nothing else, otherwise
-    the first of the files.
+    Files of one series are one slide: the folder itself where it lies below the root and holds nothing else, but for
+    files that cannot be read, which are told of; otherwise the first of the files.
     """
-    dicom = [name for name in names if name.lower().endswith(DICOM_EXTENSION)]
-    if len(dicom) < 2:
+    dicom = _dicom_of(names)
+    if not dicom or (len(dicom) < 2 and not prefix):
         return names, []
-    groups = by_series([os.path.join(folder, name) for name in dicom])  # noqa: PTH118
-    if len(groups) == 1 and len(dicom) == len(names) and prefix:
-        return [], [(folder, prefix[:-1], groups[0])]
-    several = [group for group in groups if len(group) > 1]
+    series, unreadable = sorted_out([os.path.join(folder, name) for name in dicom])  # noqa: PTH118
+    if len(series) == 1 and len(dicom) == len(names) and prefix:
+        if unreadable:
+            logger.warning("%s: %s", folder, note_of_left_out(unreadable))
+        return [], [(folder, prefix[:-1], series[0])]
+    several = [group for group in series if len(group) > 1]
     merged = {Path(path).name for group in several for path in group}
     rest = [name for name in names if name not in merged]
     return rest, [(group[0], prefix + Path(group[0]).name, group) for group in several]
+
+
+def _dicom_of(names: Sequence[str]) -> list[str]:
+    return [name for name in names if name.lower().endswith(DICOM_EXTENSION)]
+
+
+def _tell_left_out(folder: str, names: Sequence[str]) -> None:
+    """Warn of a folder with DICOM files that is no slide by itself."""
+    dicom = _dicom_of(names)
+    if not dicom:
+        return
+    others = [name for name in names if name not in dicom]
+    if others:
+        reason = f"it holds other slides as well ({others[0]})"
+    else:
+        series, _ = sorted_out([os.path.join(folder, name) for name in dicom])  # noqa: PTH118
+        reason = f"it holds {len(series)} DICOM series" if series else "none of its .dcm files has a readable header"
+    logger.warning("%s: left out, because %s; --search_nested takes its files one by one", folder, reason)
 
 
 def _require_distinct_names(slides: Sequence[SlideSource]) -> None:

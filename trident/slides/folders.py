@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trident.errors import DiscoveryError
 from trident.file_stats import stat_all
-from trident.slides.dicom import DICOM_EXTENSION, by_series, dicom_files
+from trident.slides.dicom import DICOM_EXTENSION, by_series, dicom_files, sorted_out
 from trident.slides.registry import slide_folder
 
 _KEY_FILES = (".vms", ".vmu")
@@ -133,7 +133,8 @@ def _series_by_file(folder: str) -> dict[str, list[str]]:
 
 def _folder_bytes(path: str) -> int:
     if slide_folder(Path(path)) is None and (files := dicom_files(path)):
-        return total_bytes(files)
+        series, _ = sorted_out(files)
+        return total_bytes(series[0] if len(series) == 1 else files)
     total = 0
     with os.scandir(path) as entries:
         for entry in entries:

@@ -14,13 +14,14 @@ from PIL import Image
 
 from trident.errors import SlideMemoryError, UnreadableSlideError
 from trident.slides.base import RGBImage, Slide
-from trident.slides.diagnosis import convert_command, require_file
+from trident.slides.diagnosis import require_file, way_to_pyramid
 from trident.slides.limits import require_plausible_tiff, require_size
 from trident.slides.metadata import resolve_resolution
 from trident.slides.pillow import BadImageError, NotAnImageError, OversizedImageError, load_pixels, opened_image
 from trident.slides.registry import slide_name
 from trident.slides.shared_pixels import SharedPixels, rgb_pixels, shared_pixels
 from trident.slides.thumbnail import fitted_size, shrink_in_bands
+from trident.slides.tiff_pixels import look_at_image_tiff
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ _THUMBNAIL_AT_ONCE_PX = 1 << 24
 
 
 class ImageSlide(Slide):
-    """A plain image as a slide of one level. Alpha is dropped, EXIF rotation ignored.
+    """A plain image as a slide of one level. Alpha is dropped, EXIF rotation ignored; a TIFF to be turned is refused.
 
     The whole image is decoded at the first read and held, once in a process, while one of the slides that were opened
     from its file is open: 3 bytes a pixel, and 7 for the moment of decoding.
@@ -68,6 +69,7 @@ class ImageSlide(Slide):
         require_file(self.path)
         require_plausible_tiff(self.path)
         with self._opened() as image:
+            more_notes = look_at_image_tiff(self.path) if image.format == "TIFF" else ()
             self.dimensions = (image.width, image.height)
             self.properties = {
                 "image.format": image.format or "",
@@ -79,7 +81,7 @@ class ImageSlide(Slide):
         resolution = resolve_resolution(self.path, self.properties, mpp, custom_mpp_keys)
         self.mpp_or_none = resolution.mpp
         self.mpp_source = resolution.source
-        self.notes = list(resolution.notes)
+        self.notes = [*resolution.notes, *more_notes]
         self._lock = threading.Lock()
         self._shared: SharedPixels | None = shared_pixels(self.path)
 
@@ -144,8 +146,8 @@ class ImageSlide(Slide):
             raise UnreadableSlideError(
                 self.path,
                 f"{width_px} x {height_px} px are {width_px * height_px * 3 / 2**30:.1f} GiB decoded, over the limit "
-                f"of {MAX_DECODED_BYTES / 2**30:.0f} GiB for a plain image; make a pyramidal TIFF of it: "
-                f"`{convert_command(self.path)}`",
+                f"of {MAX_DECODED_BYTES / 2**30:.0f} GiB for a plain image, so it must become a pyramidal TIFF: "
+                f"{way_to_pyramid(self.path)}",
             ) from error
         except BadImageError as error:
             raise UnreadableSlideError(self.path, f"{error}; fetch it again") from error

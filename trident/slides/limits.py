@@ -39,9 +39,10 @@ _CLASSIC_LIMIT_BYTES = 1 << 32
 _ORDERS = {b"II": "<", b"MM": ">"}
 _INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 """TIFF types of whole numbers; others do not occur in the tags below."""
+_SUBFILE_TYPE, _REDUCED = 254, 1
 _WIDTH, _LENGTH, _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_COUNTS = 256, 257, 322, 323, 324, 325
 _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_COUNTS, _PLANAR = 273, 277, 278, 279, 284
-_NUMBERS = (_WIDTH, _LENGTH, _SAMPLES, _ROWS_PER_STRIP, _PLANAR, _TILE_WIDTH, _TILE_LENGTH)
+_NUMBERS = (_SUBFILE_TYPE, _WIDTH, _LENGTH, _SAMPLES, _ROWS_PER_STRIP, _PLANAR, _TILE_WIDTH, _TILE_LENGTH)
 _TILE_LISTS = (_TILE_OFFSETS, _TILE_COUNTS)
 _STRIP_LISTS = (_STRIP_OFFSETS, _STRIP_COUNTS)
 _SEPARATE_PLANES = 2
@@ -104,6 +105,17 @@ def lists_are_exact(path: Path) -> bool:
     """
     with path.open("rb") as file:
         return all(_is_exact(directory) for directory in _directories(file, path, path.stat().st_size))
+
+
+def unmarked_pages(path: Path) -> int:
+    """Chained directories of a TIFF after the first that are not marked as reduced images, as pyramid levels are.
+
+    Raises:
+        UnreadableSlideError: the directories are in a loop, or too many.
+    """
+    with path.open("rb") as file:
+        pages = list(_directories(file, path, path.stat().st_size))
+    return sum(not page.values.get(_SUBFILE_TYPE, 0) & _REDUCED for page in pages[1:])
 
 
 @dataclass

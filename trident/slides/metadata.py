@@ -10,7 +10,11 @@ from pathlib import Path
 
 from trident.errors import MissingMppError
 
+OME_KEY, OME_DOWN_KEY = "ome.PhysicalSizeX", "ome.PhysicalSizeY"
+"""µm/px across and down, which an OME-TIFF states with its unit."""
+
 MPP_KEYS = (
+    OME_KEY,
     "openslide.mpp-x",
     "openslide.mirax.MPP",
     "aperio.MPP",
@@ -20,7 +24,10 @@ MPP_KEYS = (
     "sdpc.mpp",
     "openslide.comment",
 )
-"""Metadata keys that may hold µm/px directly, best first; the user's own keys come after them."""
+"""Metadata keys that may hold µm/px directly, best first; the user's own keys come after them.
+
+OME-XML goes before what OpenSlide says, which in such a file is the TIFF tags: programs that write OME-TIFF leave these
+at whatever they were."""
 
 TIFF_RESOLUTION_KEY = "tiff.XResolution"
 TIFF_RESOLUTION_DOWN_KEY = "tiff.YResolution"
@@ -34,6 +41,7 @@ OBJECTIVE_KEYS = ("openslide.objective-power", "aperio.AppMag", "czi.objective-p
 """Metadata keys of the objective power that the scanner claims, best first."""
 
 ACROSS_AND_DOWN_KEYS = (
+    (OME_KEY, OME_DOWN_KEY),
     ("openslide.mpp-x", "openslide.mpp-y"),
     ("hamamatsu.XResolution", "hamamatsu.YResolution"),
     ("omezarr.mpp-x", "omezarr.mpp-y"),
@@ -226,6 +234,8 @@ def _not_square(properties: Mapping[str, str]) -> tuple[str, ...]:
     for keys, across, down in sides:
         if across is None or down is None or min(across, down) > PRINT_MPP:
             continue
+        if keys[0] == OME_KEY and abs(across - down) <= ASPECT_TOLERANCE * min(across, down):
+            return ()  # the tags of such a file say nothing
         if abs(across - down) > ASPECT_TOLERANCE * min(across, down):
             return (
                 f"its pixels are not square: {across:g} µm across ({keys[0]}), {down:g} µm down ({keys[1]}); "

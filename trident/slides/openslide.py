@@ -16,15 +16,19 @@ from PIL import Image
 from trident.errors import UnreadableSlideError
 from trident.slides.base import RGBImage, Slide
 from trident.slides.diagnosis import explain_unopenable, one_line, require_file
-from trident.slides.dicom import openable_file
+from trident.slides.dicom import file_and_notes
 from trident.slides.limits import require_plausible_tiff, require_size
 from trident.slides.metadata import resolve_resolution
 from trident.slides.registry import slide_name
 from trident.slides.thumbnail import fitted_size, shrink_in_bands
+from trident.slides.tiff_pixels import TiffLook, look_at_plain_tiff
 
 logger = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
+
+GENERIC_TIFF = "generic-tiff"
+"""OpenSlide's name of a tiled TIFF that no scanner's software wrote."""
 
 THUMBNAIL_AT_ONCE_PX = 1 << 24
 """A level of more pixels than this is shrunk in bands, so that a slide without a pyramid does not fill the memory."""
@@ -62,7 +66,7 @@ class OpenSlideSlide(Slide):
         self.name = slide_name(self.path, is_folder=self.path.is_dir()) if name is None else name
         self._lock = threading.Lock()
         self._closed = False
-        self._file = openable_file(self.path)
+        self._file, dicom_notes = file_and_notes(self.path)
         require_file(self._file)
         require_plausible_tiff(self._file)
         self._handle: openslide.OpenSlide | None = self._open()
@@ -72,11 +76,14 @@ class OpenSlideSlide(Slide):
         self.level_downsamples = self._handle.level_downsamples
         properties = self._handle.properties
         # openslide-python lists names that are no UTF-8, and then does not find them.
-        self.properties = {name: properties[name] for name in properties if name in properties}
+        known = {name: properties[name] for name in properties if name in properties}
+        is_plain_tiff = known.get(openslide.PROPERTY_NAME_VENDOR) == GENERIC_TIFF
+        look = look_at_plain_tiff(self.path) if is_plain_tiff else TiffLook()
+        self.properties = {**known, **look.properties}
         resolution = resolve_resolution(self.path, self.properties, mpp, custom_mpp_keys)
         self.mpp_or_none = resolution.mpp
         self.mpp_source = resolution.source
-        self.notes = list(resolution.notes)
+        self.notes = [*resolution.notes, *look.notes, *dicom_notes]
 
     def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> RGBImage:
         """See `Slide.read_region`."""

@@ -93,6 +93,11 @@ def slide_folder(path: Path) -> Path | None:
     return next((part for part in candidates if part.name.lower().endswith(_FOLDER_EXTENSIONS)), None)
 
 
+def has_own_reader(path: Path) -> bool:
+    """Whether a file's extension, or the folder that it lies in, calls for a reader that takes nothing else."""
+    return slide_extension(path).lower() in _READER_BY_EXTENSION or slide_folder(path) is not None
+
+
 def default_reader_type(path: Path) -> str:
     """The reader that a file's extension and inside call for."""
     reader_type = _READER_BY_EXTENSION.get(slide_extension(path).lower())

@@ -53,5 +53,8 @@ def rgb_pixels(image: Image.Image) -> RGBImage:
     rows = max(1, _BAND_PX // image.width)
     for top_px in range(0, image.height, rows):
         bottom_px = min(top_px + rows, image.height)
-        pixels[top_px:bottom_px] = np.asarray(image.crop((0, top_px, image.width, bottom_px)).convert("RGB"))
+        band = image.crop((0, top_px, image.width, bottom_px))
+        if band.mode == "La":  # premultiplied: Pillow has no direct way to RGB
+            band = band.convert("LA")
+        pixels[top_px:bottom_px] = np.asarray(band.convert("RGB"))
     return pixels
