@@ -8,37 +8,27 @@ from pathlib import Path
 from luigi_tasks.cohort import Outcome, StageId
 from trident.errors import StoreError
 from trident.job import Job
-from trident.stages.base import Condition, Status
+from trident.plan.actions import RUN, SKIP, STOP, action_of, redone_before, with_caveat
+from trident.stages.base import Status
 from trident.store.processes import utc_now
 from trident.store.runs import RunManifest
 from trident.store.summary import RunSection, append_summary
 from trident.store.timings import summed
 
-_PLAN = {
-    Condition.DONE: "skip",
-    Condition.MISSING: "run",
-    Condition.STALE: "run",
-    Condition.OVERWRITE: "run",
-    Condition.CONFLICT: "stop",
-    Condition.BLOCKED: "stop",
-}
-
 
 def plan_table(job: Job, statuses: dict[StageId, Status]) -> str:
     """One line per slide and stage, tab-separated: slide, stage, skip/run/stop, why."""
     lines = ["slide\tstage\taction\twhy"]
-    redone: dict[str, str] = {}
+    actions: dict[str, dict[str, str]] = {}
     for (slide, key), status in statuses.items():
-        action, why = _PLAN[status.condition], status.why
-        if action == "run":
-            redone.setdefault(slide, key)
-        elif action == "skip" and slide in redone:
-            why += f"; made anew if {redone[slide]} turns out different"
-        lines.append(f"{job.slides[slide].rel_path}\t{key}\t{action}\t{why}")
-    counts = Counter(_PLAN[status.condition] for status in statuses.values())
-    lines.append(
-        f"# {len(job.slides)} slides: " + ", ".join(f"{counts[name]} to {name}" for name in ("run", "skip", "stop"))
-    )
+        actions.setdefault(slide, {})[key] = action_of(status)
+    redone = {slide: redone_before(by_key) for slide, by_key in actions.items()}
+    for (slide, key), status in statuses.items():
+        earlier = redone[slide].get(key)
+        why = with_caveat(status.why, earlier) if earlier else status.why
+        lines.append(f"{job.slides[slide].rel_path}\t{key}\t{actions[slide][key]}\t{why}")
+    counts = Counter(action for by_key in actions.values() for action in by_key.values())
+    lines.append(f"# {len(job.slides)} slides: " + ", ".join(f"{counts[name]} to {name}" for name in (RUN, SKIP, STOP)))
     return "\n".join(lines) + "\n"
 
 

@@ -21,6 +21,10 @@ for option in "$@"; do
     ;;
   esac
 done
+if [ -z "${SLURM_JOB_ID:-}" ]; then
+  echo "error: this is a SLURM job: submit it with: sbatch --array=0-7 $0 ... (the head of the file has an example)" >&2
+  exit 2
+fi
 cd "${PROJECT_HOME:-$SLURM_SUBMIT_DIR}"
 if [ -n "${LUIGID_URL:-}" ]; then
   scheduler=(--scheduler-url "$LUIGID_URL")

@@ -218,6 +218,9 @@ def test_one_command_is_not_disturbed_by_the_other_ones_settings(
     [
         ([], 2, "COMMAND"),
         (["bogus"], 2, "bogus"),
+        (["--bogus"], 2, "unknown option --bogus"),
+        (["--job_dir=x", "batch"], 2, "unknown option --job_dir; the options of a command follow it"),
+        (["-x"], 2, "unknown option -x"),
         (["--version"], 0, "trident 0."),
         (["--help"], 0, "batch"),
     ],

@@ -28,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (text, _) in known.items():
         subparsers.add_parser(name, help=text, add_help=False)
+    options = {option for action in parser._actions for option in action.option_strings}
+    if given and given[0].startswith("-") and given[0] not in options:
+        name = given[0].partition("=")[0]
+        parser.error(f"unknown option {name}; the options of a command follow it: `trident COMMAND {name} ...`")
     command = parser.parse_args(given[:1]).command
     rest = given[2:] if given[1:2] == ["--"] else given[1:]
     sys.exit(known[command][1](rest))

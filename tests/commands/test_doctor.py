@@ -76,6 +76,27 @@ def test_every_profile_runs_here(profile: str, run_program: Callable[..., Any], 
     assert not (tmp_path / "job").exists()
 
 
+def test_what_is_not_given_is_taken_from_where_a_run_takes_it(
+    quiet_process: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    every = doctor._checks
+    monkeypatch.setattr(
+        doctor, "_checks", lambda given: {key: every(given)[key] for key in ("options", "folders", "luigid")}
+    )
+    monkeypatch.setenv("TRIDENT_SCHEDULER_URL", "http://localhost:1")
+    monkeypatch.setenv("TRIDENT_JOB_DIR", str(tmp_path / "job"))
+    assert doctor.run([]) == 1
+    out = capsys.readouterr().out
+    assert "fail  luigid: http://localhost:1 does not answer" in out
+    assert f"job directory: {tmp_path / 'job'}: " in out
+    monkeypatch.setenv("TRIDENT_MAG", "fast")
+    assert doctor.run([]) == 1
+    assert "fail  options: --mag fast" in capsys.readouterr().out
+
+
 def _given(profile: str) -> Any:
     import argparse
 

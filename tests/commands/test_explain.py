@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,9 @@ def test_an_edited_outline_makes_what_follows_stale(explain: Any, root: Path) ->
     assert "  made from tissue: " in explain("a")[1]
     _, asked, _ = explain("a", *OPTIONS, "--json")
     assert list(_would(asked).values()) == ["skip", "run", "skip", "skip"]
+    for answer in (found, asked):
+        caveats = [stage["why"].endswith("; made anew if coords turns out different") for stage in answer["stages"]]
+        assert caveats == [False, False, True, True]
 
 
 def test_outputs_that_are_gone_damaged_or_foreign(explain: Any, root: Path) -> None:
@@ -149,6 +153,10 @@ def test_outputs_that_are_gone_damaged_or_foreign(explain: Any, root: Path) -> N
     assert (features["would"], features["why"], features["exists"]) == ("run", "its output is gone", False)
     assert (embedding["would"], embedding["inputs"][0]["matches"]) == ("skip", None)
     assert "damaged: " in explain("a")[1]
+    for options in ((), ("--wsi_dir", root / "wsis", *OPTIONS)):
+        _, text, _ = explain("a", *options)
+        assert "coords (20x_128px_0px_overlap): would run: " in text
+        assert "--overwrite" not in text, "it is made again without that"
 
 
 def test_a_damaged_outline_stops_with_and_without_options(explain: Any, root: Path) -> None:
@@ -185,6 +193,13 @@ def test_options_are_compared_with_what_was_made(explain: Any, root: Path) -> No
     assert [(one["stage"], one["grid"], one["would"]) for one in grid["stages"] if one["would"] == "run"] == [
         (key, "20x_64px_0px_overlap", "run") for key in KEYS[1:]
     ]
+
+
+def test_a_job_directory_may_be_named_by_a_way_round(explain: Any, root: Path) -> None:
+    (root / "round").mkdir()
+    for options in ((), OPTIONS):
+        _, found, _ = explain("a", *options, "--json", job_dir=root / "round/../job")
+        assert _would(found) == dict.fromkeys(KEYS, "skip")
 
 
 @pytest.mark.parametrize("with_folder", [True, False])
@@ -231,9 +246,29 @@ def test_locks(explain: Any, root: Path) -> None:
         lock = found["stages"][2]["lock"]
         assert (lock["in_use"], lock["state"]) == (True, "alive")
         assert f"process {os.getpid()} on " in lock["holder"]
-        assert "in use" in explain("a")[1]
-    (root / "job" / f"{FEATURES}.lock").write_text("{}")
-    assert "locked by an unknown process (its lock is unreadable): left behind" in explain("a")[1]
+        assert "): in use\n" in explain("a")[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({}, "locked by an unknown process (its lock is unreadable): may be in use (unknown)"),
+        ({"hostname": "HERE", "pid": "MINE"}, ": may be in use (alive)"),
+        (
+            {"hostname": "elsewhere", "pid": 7},
+            "locked by process 7 on elsewhere (since an unknown time): may be in use",
+        ),
+        ({"hostname": "HERE", "pid": 2**22 + 5}, ": left behind (dead)"),
+    ],
+)
+def test_a_lock_of_another_tool_is_left_behind_only_where_its_process_is_dead(
+    content: dict[str, Any], words: str, explain: Any, root: Path
+) -> None:
+    """As a run sees it, which waits for any other."""
+    here = {"HERE": socket.gethostname(), "MINE": os.getpid()}
+    lock = {key: here.get(str(value), value) for key, value in content.items()}
+    (root / "job" / f"{FEATURES}.lock").write_text(json.dumps(lock))
+    assert words in explain("a")[1]
 
 
 def test_a_moved_slide_has_two_records_and_the_path_decides(explain: Any, root: Path) -> None:

@@ -83,8 +83,9 @@ def test_a_plan_comes_true(plan: Plan, job: Any, run_batch: Any, tmp_path: Path)
     code, out, _ = plan(*arguments, "--format", "json")
     after = {slide["name"]: slide for slide in json.loads(out)["slides"]}
     assert (code, _tree(tmp_path / "job")) == (OK, tree)
-    assert list(_stages(after["a"]).values()) == ["skip", "skip", "run", "skip"]
-    assert list(_stages(after["b"]).values()) == ["skip", "run", "skip", "skip"]
+    assert list(_stages(after["a"]).values()) == ["skip", "skip", "run", "skip?"]
+    assert list(_stages(after["b"]).values()) == ["skip", "run", "skip?", "skip?"]
+    assert set(_stages(after["c"]).values()) == {"skip"}
     assert "made anew if coords turns out different" in after["b"]["stages"][2]["why"]
     assert [after[name]["patches_from"] for name in "abc"] == ["coordinates", "outlines", None]
     assert [after[name]["patches"] for name in "ab"] == [real["a"], real["b"]]
@@ -244,11 +245,58 @@ def test_two_slides_with_one_name_are_refused_as_the_run_does(plan: Plan, job: A
     assert "a: a.svs, a.tif" in err
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_job_directory_that_cannot_be_written_is_told(plan: Plan, job: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["file", "below a file", "read-only"])
+def test_a_job_directory_that_cannot_be_written_is_refused_as_the_run_does(
+    kind: str, plan: Plan, job: Any, run_batch: Any, tmp_path: Path
+) -> None:
     arguments = job("a.svs")
-    (tmp_path / "job").mkdir(mode=0o555)
-    assert "cannot be written; make it writable" in plan(*arguments)[1]
+    if kind == "read-only":
+        if os.geteuid() == 0:
+            pytest.skip("root may write everywhere")
+        (tmp_path / "job").mkdir(mode=0o555)
+    else:
+        file = tmp_path / "wsis/a.svs"
+        arguments[arguments.index(tmp_path / "job")] = file if kind == "file" else file / "job"
+    code, out, _ = plan(*arguments)
+    assert (code, "cannot be written; make it writable" in out) == (USAGE, True)
+    assert run_batch(*arguments).code == USAGE
+
+
+def test_what_edited_outlines_may_have_made_anew_is_told_with_its_cost(
+    plan: Plan, job: Any, run_batch: Any, tmp_path: Path
+) -> None:
+    arguments = job("a.svs", "b.svs")
+    assert run_batch(*arguments).code == OK
+    for path in (tmp_path / "job/contours_geojson").glob("*.geojson"):
+        content = json.loads(path.read_text())
+        del content["features"][1:]
+        square = [[256, 256], [640, 256], [640, 640], [256, 640], [256, 256]]
+        content["features"][0]["geometry"] = {"type": "Polygon", "coordinates": [square]}
+        path.write_text(json.dumps(content))
+    code, out, _ = plan(*arguments)
+    lines = out.splitlines()
+    assert (code, lines[1].split()[:7]) == (OK, ["a.svs", "9", "outlines", "skip", "run", "skip?", "skip?"])
+    assert "stages: 2 to run, 6 to skip, 0 to stop" in out
+    more = next(line for line in lines if line.startswith("up to 4 stages and "))
+    assert more.endswith(" more if coordinates turn out different (skip?)")
+    _, out, _ = plan(*arguments, "--format", "json")
+    found = json.loads(out)
+    stages = [stage for slide in found["slides"] for stage in slide["stages"]]
+    maybe, sure = ([one for one in stages if one["action"] == action] for action in ("skip?", "run"))
+    expected = {
+        "stages": 4,
+        "seconds": pytest.approx(sum(one["seconds"] for one in maybe)),
+        "bytes": sum(one["bytes"] for one in maybe),
+        "if_different": ["coords"],
+    }
+    assert found["totals"]["may_run"] == expected
+    assert all(one["seconds"] > 0 and one["bytes"] > 8000 for one in maybe)
+    assert (found["totals"]["bytes"], found["disk"]["bytes"]) == (sum(one["bytes"] for one in sure),) * 2
+    assert set(found["rates"]) == {"coords", FEATURES, "slide_features:mean-stain-stats"}
+    assert run_batch(*arguments).code == OK
+    made = (tmp_path / "job" / GRID).glob("*features_*/*.h5")
+    assert [h5.read_header(path).n_coords for path in made] == [9] * 4, "the run did make them anew"
+    assert "skip?" not in plan(*arguments)[1]
 
 
 def test_a_hostile_name_cannot_steer_a_terminal(plan: Plan, job: Any, tmp_path: Path) -> None:

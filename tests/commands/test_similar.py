@@ -77,6 +77,19 @@ def test_other_slides_where_they_have_been_moved_to(job: Path, tmp_path: Path, r
     assert "gone: its file is not known here" in err
 
 
+def test_a_table_of_somebody_else_is_not_replaced(job: Path, tmp_path: Path, run: Run) -> None:
+    notes, picture = tmp_path / "notes.csv", tmp_path / "notes.png"
+    notes.write_text("mine\n")
+    code, out, err = run(job, "a", "--index", 1, "--output", picture)
+    assert (code, out, err.count("\n")) == (exit_codes.USAGE, "", 1)
+    assert f"{notes}: no table that belongs to notes.png" in err
+    assert (notes.read_text(), picture.exists()) == ("mine\n", False)
+    notes.unlink()
+    for index in (1, 2):
+        assert run(job, "a", "--index", index, "--output", picture)[0] == exit_codes.OK
+        assert {row["query_index"] for row in _rows(notes)} == {str(index)}
+
+
 def test_the_sheet_counts_the_slides_that_were_searched(job: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     import trident.viz.features.sheet as sheet
 

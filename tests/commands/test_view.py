@@ -124,6 +124,33 @@ def test_wrong_options(job: Path, run: Run, arguments: list[str], message: str) 
     assert not (job / GRID / "views").exists()
 
 
+def test_scores_are_never_replaced(job: Path, tmp_path: Path, run: Run) -> None:
+    scores = tmp_path / "attention.csv"
+    scores.write_text("slide,x,y,score,label\na,0,0,1,tumour\nb,0,0,2,stroma\n")
+    before = scores.read_bytes()
+    code, out, err = run("view", job, "a", "--scores", scores, "--output", tmp_path / "attention.png")
+    assert (code, out, err.count("\n")) == (exit_codes.USAGE, "", 1)
+    assert f"{scores}: this file holds the --scores" in err
+    assert (scores.read_bytes(), (tmp_path / "attention.png").exists()) == (before, False)
+    written = [Path(one) for one in run("view", job, "a", "--scores", scores)[1].splitlines()]
+    code, _, err = run("view", job, "a", "--scores", written[1])
+    assert (code, "this file holds the --scores" in err) == (exit_codes.USAGE, True)
+
+
+def test_a_table_that_no_view_wrote_stays_and_one_that_a_view_wrote_is_replaced(
+    job: Path, tmp_path: Path, run: Run
+) -> None:
+    notes, picture = tmp_path / "notes.csv", tmp_path / "notes.png"
+    notes.write_text("mine\n")
+    code, _, err = run("view", job, "a", "--output", picture)
+    assert (code, notes.read_text(), picture.exists()) == (exit_codes.USAGE, "mine\n", False)
+    assert f"{notes}: no table that belongs to notes.png" in err
+    notes.unlink()
+    for component in (1, 2):
+        assert run("view", job, "a", "--output", picture, "--component", component)[0] == exit_codes.OK
+        assert _table(notes)[0] == ["x", "y", f"component_{component}"]
+
+
 def test_damaged_features(job: Path, run: Run) -> None:
     path = job / GRID / "features_enc" / "a.h5"
     path.write_bytes(path.read_bytes()[:2000])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from packaging.requirements import Requirement
 
 from trident.doctor import machine, models, packages, reading, services
 from trident.doctor.check import ChildError, Verdict, ask_child
+from trident.doctor.options import options_in_force
 
 
 def _verdicts(findings: list[Any]) -> dict[str, str]:
@@ -172,6 +175,103 @@ def test_a_real_luigid_answers(start_luigid: Callable[..., Any], wait_until: Cal
         process.communicate()
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "says"),
+    [
+        (200, b"<html>Directory listing</html>", "something else answers there"),
+        (200, b'{"answer": 1}', "something else answers there"),
+        (200, b"[" * 20_000, "something else answers there"),
+        (404, b"", "is no luigid: it answers HTTP 404"),
+        (502, b"", "is no luigid: it answers HTTP 502"),
+        (407, b"", "is no luigid: it answers HTTP 407"),
+        (200, b'{"response": {"enabled": true}}', None),
+    ],
+)
+def test_only_an_answer_of_luigid_itself_counts(status: int, body: bytes, says: str | None) -> None:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        (finding,) = services.luigid(f"http://127.0.0.1:{server.server_address[1]}/")
+        server.shutdown()
+    assert finding.verdict is (Verdict.FAIL if says else Verdict.PASS)
+    assert (says or "answers at") in finding.detail
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    (finding,) = services.luigid("http://me:hush@localhost:1")
+    assert finding.verdict is Verdict.FAIL
+    assert "hush" not in str(finding)
+
+
+def test_the_luigi_command_may_have_a_luigid_of_its_own() -> None:
+    found = services.luigid("http://localhost:1", "http://localhost:2")
+    assert _verdicts(found) == {"luigid": "fail", "luigid of the luigi command": "fail"}
+    assert len(services.luigid("http://localhost:1", "http://localhost:1")) == 1
+    assert _verdicts(services.luigid(None, "http+unix://%2Frun%2Fluigi")) == {"luigid of the luigi command": "warn"}
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("environment", "config", "given", "expected"),
+    [
+        ({}, "", {}, (None, None, None, None)),
+        ({"SCHEDULER_URL": "http://e:1"}, "", {}, (None, None, "http://e:1", None)),
+        ({"SCHEDULER_URL": "http://e:1"}, "", {"scheduler_url": "http://g:1"}, (None, None, "http://g:1", None)),
+        ({"JOB_DIR": "out", "WSI_CACHE": "c"}, "", {}, (Path("out"), Path("c"), None, None)),
+        ({"JOB_DIR": "out"}, "", {"job_dir": Path("mine")}, (Path("mine"), None, None, None)),
+        ({}, "[trident]\nscheduler_url = http://c:1\njob_dir = out\n", {}, (Path("out"), None, "http://c:1", None)),
+        ({}, "[core]\nscheduler_url = http://l:1\n", {}, (None, None, None, "http://l:1")),
+        ({}, "[core]\ndefault-scheduler-url = http://l:%1\n", {}, (None, None, None, "http://l:%1")),
+    ],
+)
+def test_options_come_from_where_a_run_takes_them(
+    environment: dict[str, str],
+    config: str,
+    given: dict[str, Any],
+    expected: tuple[Any, ...],
+    clean_settings: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(f"TRIDENT_{name}", value)
+    (clean_settings / "luigi.cfg").write_text(config)
+    found = options_in_force({"job_dir": None, "wsi_cache": None, "scheduler_url": None} | given)
+    assert (found.job_dir, found.wsi_cache, found.scheduler_url, found.luigi_url) == expected
+    assert found.findings == ()
+
+
+@pytest.mark.parametrize(
+    ("environment", "config", "says"),
+    [
+        ({"TRIDENT_MAG": "fast"}, "", "--mag fast"),
+        ({"TRIDENT_SCHEDULERURL": "x"}, "", "did you mean 'scheduler_url'"),
+        ({}, "no section\n", "luigi.cfg: not a readable configuration file"),
+        ({}, "[trident]\nbogus = 1\n", "unknown option 'bogus'"),
+    ],
+)
+def test_options_that_every_run_refuses_fail(
+    environment: dict[str, str], config: str, says: str, clean_settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    (clean_settings / "luigi.cfg").write_text(config)
+    found = options_in_force({"job_dir": Path("mine"), "wsi_cache": None, "scheduler_url": None})
+    assert found.job_dir == Path("mine")
+    (finding,) = found.findings
+    assert finding.verdict is Verdict.FAIL
+    assert says in finding.detail
+
+
 @pytest.mark.parametrize(("needed", "verdict"), [(False, Verdict.PASS), (True, Verdict.WARN)])
 def test_an_engine_that_is_not_there(
     needed: bool, verdict: Verdict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -196,6 +296,21 @@ def test_weights_that_are_here_are_named_with_their_digest(tmp_path: Path, monke
     weights.unlink()
     found = {finding.name: finding for finding in models.weights("patch-encoders")}
     assert found["weights patch/uni_v1"].verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("absent", "says"),
+    [
+        (["a"], "1 model is not here yet (a); a run"),
+        (["a", "b", "c"], "3 models are not here yet (a, b, c); a run"),
+        (["a", "b", "c", "d"], "4 models are not here yet (a, b, c, …); a run"),
+    ],
+)
+def test_models_that_are_not_here_are_counted(absent: list[str], says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "_models", lambda profile: dict.fromkeys(absent))
+    monkeypatch.setattr(models, "locate", lambda source: None)
+    (finding,) = models.weights("base")
+    assert says in finding.detail
 
 
 def test_access_to_gated_weights_needs_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,25 @@ def test_the_only_fitting_one_is_chosen(
     assert found.file(slides[0]).is_file()
 
 
+def test_a_nested_grid_is_found_and_is_not_passed_over_for_a_flat_one(
+    tmp_path: Path, put_features: Callable[..., Path]
+) -> None:
+    from trident.store.atomic import write_json
+
+    put_features(tmp_path, "slide-a", TWO, grid="deep/two words")
+    write_json(tmp_path / ".trident/jobs/1.json", {"settings": {"coords_dir": "deep/two words"}, "slides": []})
+    assert choose_features(tmp_path, "patch").grid == "deep/two words"
+    assert choose_grid(tmp_path, None, "slide-a") == ("deep/two words", "slide-a")
+    put_features(tmp_path, "slide-a", TWO, grid="flat")
+    features = "--grid flat --patch_encoder enc; --grid 'deep/two words' --patch_encoder enc"
+    with pytest.raises(SettingsError, match=f"several patch features; .*: {features}$"):
+        choose_features(tmp_path, "patch")
+    with pytest.raises(SettingsError, match=r"several grids .*: --grid flat, --grid 'deep/two words'$"):
+        choose_grid(tmp_path, None, "slide-a")
+    for grid in ("flat", "deep/two words"):
+        assert choose_features(tmp_path, "patch", grid=grid).grid == grid
+
+
 def test_an_absolute_grid(job: Path, tmp_path: Path, put_features: Callable[..., Path]) -> None:
     elsewhere = tmp_path / "else" / "where"
     put_features(tmp_path, "slide-c", TWO, grid=str(elsewhere))

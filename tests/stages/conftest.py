@@ -71,7 +71,7 @@ class TextStage(Stage):
         try:
             content: dict[str, Any] = json.loads(self.output.read_text())
         except (OSError, ValueError) as error:
-            raise StoreError(f"{self.output}: damaged; make it anew") from error
+            raise StoreError(f"{self.output}: damaged; use --overwrite to make it anew") from error
         return content
 
 

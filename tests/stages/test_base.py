@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from trident.errors import LockHeldError, RecipeMismatchError, StageNotRequestedError, StoreError
-from trident.stages.base import Condition, Stage, StageResult, run_stage
+from trident.stages.base import Condition, Stage, StageResult, run_stage, without_advice
 from trident.store.locks import OutputLock, lock_path
 
 Make = Callable[..., Any]
@@ -139,6 +139,33 @@ def test_a_damaged_output_is_made_anew(make_stage: Make, damage: bytes) -> None:
     assert str(stage.output) in status.why
     run_stage(stage)
     assert _text(stage) == "ab"
+
+
+@pytest.mark.parametrize(
+    ("kind", "made", "by_hand", "advised"),
+    [
+        ("segmentation", ("segmentation", "coords"), False, False),
+        ("coords", ("segmentation", "coords"), False, False),
+        ("segmentation", ("segmentation", "coords"), True, True),
+        ("coords", ("segmentation", "coords"), True, True),
+        ("segmentation", COORDS_ONLY, False, True),
+        ("coords", COORDS_ONLY, False, True),
+    ],
+)
+def test_overwrite_is_advised_only_where_what_is_damaged_is_not_made_anew_anyway(
+    make_stage: Make, monkeypatch: pytest.MonkeyPatch, kind: str, made: tuple[str, ...], by_hand: bool, advised: bool
+) -> None:
+    _run_all(make_stage)
+    stage = make_stage("segmentation")
+    stage.output.write_bytes(b"{")
+    monkeypatch.setattr(type(stage), "edited_by_hand", by_hand)
+    why = make_stage(kind, made=made).status().why
+    assert why == f"{stage.output}: damaged" + ("; use --overwrite to make it anew" if advised else "")
+
+
+def test_other_advice_stays() -> None:
+    for message in ("x: you may not read this file; change its permissions", "x: damaged", ""):
+        assert without_advice(message) == message
 
 
 def test_a_damaged_output_that_is_not_made_here_blocks(make_stage: Make) -> None:

@@ -15,6 +15,7 @@ from trident.doctor.check import Check, Finding, Verdict, failed
 PROFILES = ("base", "patch-encoders", "slide-encoders", "convert", "full")
 NOT_WELL = 1
 """Exit code where something failed."""
+_DEFAULT = "default: as a run would, from the environment or luigi.cfg"
 
 
 def run(arguments: list[str]) -> int:
@@ -28,9 +29,9 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--profile", choices=PROFILES, default="base", help="how much is looked at (default: base)")
     parser.add_argument("--check-gated", action="store_true", help="ask the hub about each gated model")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
-    parser.add_argument("--job_dir", type=Path, help="a job directory that is to be written")
-    parser.add_argument("--wsi_cache", type=Path, help="a folder for copies of slides")
-    parser.add_argument("--scheduler_url", help="a luigid that runs are to use")
+    parser.add_argument("--job_dir", type=Path, help=f"a job directory that is to be written; {_DEFAULT}")
+    parser.add_argument("--wsi_cache", type=Path, help=f"a folder for copies of slides; {_DEFAULT}")
+    parser.add_argument("--scheduler_url", help=f"a luigid that runs are to use; {_DEFAULT}")
     given = parser.parse_args(arguments)
     findings = []
     for name, check in _checks(given).items():
@@ -46,16 +47,20 @@ def run(arguments: list[str]) -> int:
 
 def _checks(given: argparse.Namespace) -> dict[str, Check]:
     from trident.doctor import machine, models, packages, reading, services
+    from trident.doctor.options import options_in_force
 
     profile = given.profile
+    named = {name: getattr(given, name) for name in ("job_dir", "wsi_cache", "scheduler_url")}
+    options = options_in_force(named)
     return {
+        "options": lambda: list(options.findings),
         "python": packages.interpreter,
         "packages": partial(packages.packages, profile),
         "readers": partial(reading.readers, profile),
         "GPU": machine.gpus,
         "memory": machine.memory,
-        "folders": partial(machine.folders, given.job_dir, given.wsi_cache),
-        "luigid": partial(services.luigid, given.scheduler_url),
+        "folders": partial(machine.folders, options.job_dir, options.wsi_cache),
+        "luigid": partial(services.luigid, options.scheduler_url, options.luigi_url),
         "Docker": partial(services.docker, needed=profile == "full"),
         "weights": partial(models.weights, profile),
         "hub": partial(models.hub, profile, check_gated=given.check_gated),

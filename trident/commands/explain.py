@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from trident import exit_codes
 from trident.commands.info import printable
+from trident.store.processes import Liveness
 
 if TYPE_CHECKING:
     from trident.job import Job
@@ -46,6 +47,7 @@ def run(arguments: list[str]) -> int:
     configure_log(settings)
 
     from trident.devices import restrict_visibility
+    from trident.job import absolute_path
     from trident.plan.explain import explain
     from trident.plan.trace import find_trace
     from trident.store.atomic import store_error
@@ -53,7 +55,7 @@ def run(arguments: list[str]) -> int:
     restrict_visibility(-1)
     try:
         if given.keys() <= _SAYS_NOTHING:
-            found = explain(find_trace(settings.job_dir.expanduser().absolute(), slide), None)
+            found = explain(find_trace(absolute_path(settings.job_dir), slide), None)
         else:
             found = _with_options(settings, slide)
     except OSError as error:  # a folder of the job directory that this user may not look into
@@ -63,10 +65,11 @@ def run(arguments: list[str]) -> int:
 
 
 def _with_options(settings: Settings, slide: str) -> dict[str, Any]:
+    from trident.job import absolute_path
     from trident.plan.explain import explain
     from trident.plan.trace import find_trace
 
-    job_dir = settings.job_dir.expanduser().absolute()
+    job_dir = absolute_path(settings.job_dir)
     trace = find_trace(job_dir, slide)
     job = _job(settings, trace)
     trace = find_trace(job_dir, slide, grid=job.layout.grid)
@@ -131,7 +134,10 @@ def _stage_lines(stage: Mapping[str, Any], job_dir: str) -> list[str]:
     lines += [f"  made from {one['input']}: {_compared(one)}" for one in stage["inputs"]]
     if stage["lock"]:
         lock = stage["lock"]
-        use = "in use" if lock["in_use"] else f"left behind ({lock['state']})"
+        left_behind = lock["state"] == Liveness.DEAD.value
+        use = (
+            "in use" if lock["in_use"] else "left behind (dead)" if left_behind else f"may be in use ({lock['state']})"
+        )
         lines.append(f"  locked by {lock['holder']}: {use}")
     return lines + (_record_lines(stage["record"]) if stage["record"] else [])
 

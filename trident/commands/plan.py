@@ -24,7 +24,9 @@ _NO_SLIDE = "no slide that will run has tissue to measure on"
 
 
 def run(arguments: list[str]) -> int:
-    """Print the plan. Returns the exit code: 4 where some slide will fail. Nothing is written in the job directory.
+    """Print the plan. Returns the exit code. Nothing is written in the job directory.
+
+    It is 2 where the job directory cannot be written, which the run would refuse, and 4 where some slide will fail.
 
     Raises:
         TridentError: as the run itself would before it touches a slide.
@@ -59,6 +61,7 @@ def _show(settings: Settings, form: str, calibrates: bool, folders: Sequence[Pat
     devices = usable(settings.devices)
     restrict_visibility(devices[0] if calibrates else -1)
 
+    from trident.plan.disk import is_writable
     from trident.plan.planner import Planner
     from trident.plan.show import Surroundings, as_json, as_text
 
@@ -78,6 +81,8 @@ def _show(settings: Settings, form: str, calibrates: bool, folders: Sequence[Pat
         sys.stdout.write(json.dumps(as_json(plan, around), indent=2) + "\n")
     else:
         sys.stdout.write(as_text(plan, around).encode("utf-8", "backslashreplace").decode())
+    if not is_writable(job.settings.job_dir):
+        return exit_codes.USAGE
     return exit_codes.FINISHED_WITH_FAILURES if plan.failing else exit_codes.OK
 
 
@@ -114,8 +119,8 @@ def _measured(job: Job, plan: JobPlan, device: int) -> Calibration | None:
         stage.key
         for slide in plan.slides
         if slide.runs
-        for stage in slide.stages
-        if stage.action == "run" and stage.key not in plan.rates
+        for stage in (*slide.to_run, *slide.may_run)
+        if stage.key not in plan.rates
     }
     absent = {need.stage: need for need in plan.weights if need.state != "here" and need.stage in unknown}
     candidates = sorted((s for s in plan.slides if s.runs and s.look.n_patches), key=lambda s: s.look.n_patches or 0)

@@ -79,14 +79,16 @@ def _search(given: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from trident.export.sources import choose_features
+    from trident.viz.features.outputs import check_output, save_both, table_of
     from trident.viz.features.search import find_queries, find_similar
     from trident.viz.features.sheet import draw_sheet, read_tiles
     from trident.viz.features.slide_files import SlideFiles
-    from trident.viz.features.view import save_csv, save_png
 
     chosen = choose_features(given.job_dir, "patch", grid=given.grid, encoder=given.patch_encoder)
     slide = chosen.slide(given.slide)
     queries = find_queries(chosen.file(slide), slide, given.index, [(x, y) for x, y in given.patch])
+    picture = given.output or _usual_output(chosen, slide, queries)
+    check_output(picture, named=given.output is not None)
     names = chosen.slides()
     with tqdm(total=len(names), unit="slide", disable=None) as bar:
         found = find_similar(
@@ -96,14 +98,13 @@ def _search(given: argparse.Namespace) -> int:
             accept=lambda name, query: not (given.other_slides and name == query.patch.slide),
             progress=lambda done: bar.update(),
         )
-    picture = given.output or _usual_output(chosen, slide, queries)
     slides = SlideFiles(given.job_dir, given.wsi_dir)
-    save_csv(picture.with_suffix(".csv"), _COLUMNS, _rows(queries, found.matches, slides))
+    rows = _rows(queries, found.matches, slides)
     shown = [query.patch for query in queries] + [match.patch for matches in found.matches for match in matches]
     n_searched = len(names) - len(found.problems)
     title = f"{chosen.encoder}  ·  {chosen.grid}  ·  {found.n_patches:,} patches of {n_searched:,} slides"
-    save_png(picture, draw_sheet(title, queries, found.matches, read_tiles(chosen, slides, shown)))
-    for path in (picture, picture.with_suffix(".csv")):
+    save_both(picture, draw_sheet(title, queries, found.matches, read_tiles(chosen, slides, shown)), _COLUMNS, rows)
+    for path in (picture, table_of(picture)):
         sys.stdout.write(str(path).encode("utf-8", "backslashreplace").decode() + "\n")
     if found.problems:
         sys.stderr.write(f"{len(found.problems)} of {len(names)} files of features could not be searched\n")

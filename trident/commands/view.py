@@ -63,6 +63,7 @@ def _write(given: argparse.Namespace) -> tuple[Path, Path]:
     from trident.export.sources import choose_features, choose_grid
     from trident.store.layout import JobLayout
     from trident.viz.colormaps import color_table
+    from trident.viz.features.outputs import check_output
     from trident.viz.features.slide_files import SlideFiles
     from trident.viz.features.view import view_components, view_scores
 
@@ -74,11 +75,13 @@ def _write(given: argparse.Namespace) -> tuple[Path, Path]:
         layout = JobLayout(given.job_dir, grid)
         folder = column.replace("/", "_").lstrip(".") or "scores"
         output = given.output or layout.grid_dir / "views" / "scores" / folder / f"{name}.png"
+        check_output(output, named=given.output is not None, source=given.scores)
         written = view_scores(layout, name, slides, output, scores=given.scores, column=column, cmap=given.cmap)
     else:
         chosen = choose_features(given.job_dir, "patch", grid=given.grid, encoder=given.patch_encoder)
         name = chosen.slide(given.slide)
         kind = "components" if given.component is None else f"component_{given.component}"
         output = given.output or chosen.layout.grid_dir / "views" / chosen.folder.name / kind / f"{name}.png"
+        check_output(output, named=given.output is not None)
         written = view_components(chosen, name, slides, output, component=given.component, cmap=given.cmap)
     return written.picture, written.table

@@ -16,6 +16,7 @@ _KINDS_OF_PROFILE = {
     "convert": (),
     "full": ("segmentation", "patch", "slide"),
 }
+_MOST_NAMED = 3
 
 
 def weights(profile: str) -> list[Finding]:
@@ -32,7 +33,9 @@ def weights(profile: str) -> list[Finding]:
         except TridentError as error:
             findings.append(failed(f"weights {key}", str(error), f"trident weights check {key}"))
     if absent:
-        detail = f"{len(absent)} models are not here yet ({', '.join(absent[:3])}…); a run fetches what it needs"
+        named = ", ".join(absent[:_MOST_NAMED]) + (", …" if len(absent) > _MOST_NAMED else "")
+        count = "1 model is" if len(absent) == 1 else f"{len(absent)} models are"
+        detail = f"{count} not here yet ({named}); a run fetches what it needs"
         findings.append(passed("weights", detail))
     return findings
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from trident.errors import SettingsError, StoreError
 from trident.slides.registry import slide_name
 from trident.store.atomic import store_error
 from trident.store.layout import JobLayout
-from trident.viz.report.stages import find_grids
+from trident.viz.report.grids import find_grids
 
 Kind = Literal["patch", "slide"]
 
@@ -150,8 +151,8 @@ def choose_grid(job_dir: Path, grid: str | None, asked: str) -> tuple[str, str]:
         if len(having) == 1:
             return having[0], slide
         if having:
-            listed = ", ".join(having)
-            raise SettingsError(f"{job_dir}: several grids have slide {slide!r}; choose with --grid: {listed}")
+            listed = ", ".join(f"--grid {shlex.quote(name)}" for name in having)
+            raise SettingsError(f"{job_dir}: several grids have slide {slide!r}; choose one: {listed}")
     raise StoreError(
         f"{job_dir}: no coordinates of a slide {slide_name(asked)!r} on {grid or 'any grid'}; run --task coords"
     )
@@ -168,7 +169,7 @@ def _matching(found: list[FeatureSet], encoder: str | None) -> list[FeatureSet]:
 
 
 def _option_text(one: FeatureSet) -> str:
-    return f"--grid {one.grid} --{one.kind}_encoder {one.encoder}"
+    return f"--grid {shlex.quote(one.grid)} --{one.kind}_encoder {shlex.quote(one.encoder)}"
 
 
 def _is_output(name: str) -> bool:

@@ -8,12 +8,13 @@ from typing import Any
 
 from trident.errors import StoreError
 from trident.job import SEGMENTATION
-from trident.plan.actions import RUN, SKIP, STOP, action_of
+from trident.plan.actions import RUN, SKIP, STOP, action_of, redone_before, with_caveat
 from trident.plan.trace import Trace
 from trident.slides.discovery import SlideSource
-from trident.stages.base import Stage, Status
+from trident.stages.base import Stage, Status, without_advice
 from trident.store.locks import lock_status
 from trident.store.recipes import Recipe
+from trident.viz.report.grids import lies_in
 from trident.viz.report.stages import StageColumn
 from trident.viz.report.values import listing, mapping, text
 
@@ -40,6 +41,7 @@ def explain(trace: Trace, verdicts: Mapping[tuple[str, str], Status] | None) -> 
             stages.append(_stage(trace, column, stage, verdict, asked=verdicts is not None))
     for (key, output), verdict in verdicts_left.items():
         stages.append(_not_there(trace, key, Path(output), verdict))
+    _add_caveats(stages)
     state = trace.state
     return {
         "slide": trace.name,
@@ -82,6 +84,8 @@ def _stage(trace: Trace, column: StageColumn, stage: Stage, verdict: Status | No
         again = STOP  # as a run does: somebody's work may be in it
     if asked:
         again, why = _by_options(trace, verdict)
+    if again == RUN:
+        why, damage = without_advice(why), damage and without_advice(damage)
     return {
         "stage": column.task,
         "grid": column.grid,
@@ -103,7 +107,7 @@ def _not_there(trace: Trace, key: str, output: Path, verdict: Status) -> dict[st
     again, why = _by_options(trace, verdict)
     return {
         "stage": key,
-        "grid": None if key == SEGMENTATION else output.parent.parent.name,
+        "grid": None if key == SEGMENTATION else _shown_grid(trace, output),
         "output": str(output),
         "exists": output.exists(),
         "bytes": _bytes(output),
@@ -115,6 +119,20 @@ def _not_there(trace: Trace, key: str, output: Path, verdict: Status) -> dict[st
         "would": again,
         "why": why,
     }
+
+
+def _shown_grid(trace: Trace, output: Path) -> str:
+    folder = output.parent.parent
+    return str(folder.relative_to(trace.job_dir) if folder.is_relative_to(trace.job_dir) else folder)
+
+
+def _add_caveats(stages: list[dict[str, Any]]) -> None:
+    """Say of what is done, in each patch grid, whether an earlier stage that would run may have it made anew."""
+    for grid in {stage["grid"] for stage in stages}:
+        by_key = {stage["stage"]: stage for stage in stages if stage["grid"] in (None, grid)}
+        for key, earlier in redone_before({key: stage["would"] for key, stage in by_key.items()}).items():
+            if by_key[key]["grid"] == grid:
+                by_key[key]["why"] = with_caveat(by_key[key]["why"], earlier)
 
 
 def _inputs(trace: Trace, stage: Stage, recipe: Recipe | None) -> tuple[list[dict[str, Any]], str | None]:
@@ -195,8 +213,8 @@ def _record(trace: Trace, column: StageColumn, stage: Stage) -> dict[str, Any] |
     if not entry:
         return None
     paths = [text(mapping(one).get("path")) for one in mapping(entry.get("outputs")).values()]
-    names = {Path(path).parent.parent.name for path in paths if path}
-    if column.grid is not None and names and stage.output.parent.parent.name not in names:
+    named = [path for path in paths if path]
+    if column.grid is not None and named and not any(lies_in(path, column.grid) for path in named):
         return None
     attempts = [mapping(attempt) for attempt in listing(entry.get("attempts"))]
     return {

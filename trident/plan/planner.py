@@ -12,7 +12,7 @@ from trident.encoders.patch.registry import spec as patch_spec
 from trident.encoders.slide.registry import spec as slide_spec
 from trident.features.threads import default_workers
 from trident.job import COORDS, PATCH_FEATURES, SEGMENTATION, SLIDE_FEATURES, Job
-from trident.plan.actions import RUN, SKIP, STOP, action_of
+from trident.plan.actions import MAYBE, RUN, SKIP, STOP, action_of, redone_before, with_caveat
 from trident.plan.disk import images_bytes, stage_bytes
 from trident.plan.look import Look, look_at
 from trident.plan.rates import StageRate, seconds_of_pass
@@ -32,11 +32,12 @@ class StagePlan:
 
     Attributes:
         key: as in state files.
-        action: `run`, `skip` or `stop`.
+        action: `run`, `skip`, `stop`, or `skip?`: done, and made anew if what it is made from turns out different.
         why: in one line.
         seconds: without loading models; None where nothing tells. Of several patch encoders, which share a pass, the
-            first one to run has the time of the pass, and the others 0.
-        bytes: that it writes; None where nothing tells.
+            first one to run has the time of the pass, and the others 0. Of `skip?`, what it adds if it runs.
+        bytes: that it writes; None where nothing tells. Of `skip?`, if it runs.
+        earlier: of `skip?`, key of the stage whose result decides.
     """
 
     key: str
@@ -44,6 +45,7 @@ class StagePlan:
     why: str
     seconds: float | None = 0.0
     bytes: int | None = 0
+    earlier: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,16 @@ class SlidePlan:
     def runs(self) -> bool:
         """Whether there is something to do, and nothing is known to keep it from being done."""
         return self.problem is None and any(stage.action == RUN for stage in self.stages)
+
+    @property
+    def to_run(self) -> list[StagePlan]:
+        """The stages that will run; none of a slide that will fail."""
+        return [stage for stage in self.stages if stage.action == RUN] if self.problem is None else []
+
+    @property
+    def may_run(self) -> list[StagePlan]:
+        """The stages that run too if an earlier one turns out different."""
+        return [stage for stage in self.stages if stage.action == MAYBE] if self.problem is None else []
 
 
 @dataclass(frozen=True)
@@ -94,17 +106,18 @@ class JobPlan:
     def to_run(self, kind: str) -> list[tuple[SlidePlan, StagePlan]]:
         """The stages of one kind that will run."""
         return [
-            (slide, stage)
-            for slide in self.slides
-            if slide.problem is None
-            for stage in slide.stages
-            if stage.action == RUN and stage.key.partition(":")[0] == kind
+            (slide, stage) for slide in self.slides for stage in slide.to_run if stage.key.partition(":")[0] == kind
         ]
 
+    @property
+    def may_run(self) -> list[StagePlan]:
+        """The stages that run too if earlier ones turn out different."""
+        return [stage for slide in self.slides for stage in slide.may_run]
+
     def counts(self) -> Counter[str]:
-        """Stages by action; of a slide that will fail, only those that are done."""
+        """Stages that run, are skipped (perhaps) or stop; of a slide that will fail, only those that are done."""
         return Counter(
-            stage.action
+            SKIP if stage.action == MAYBE else stage.action
             for slide in self.slides
             for stage in slide.stages
             if slide.problem is None or stage.action != RUN
@@ -137,9 +150,18 @@ class Planner:
 
     def plan(self, looks: Mapping[str, Look], records: Records) -> JobPlan:
         """Put it together."""
-        kinds = {key.partition(":")[0] for (_, key), status in self._statuses.items() if action_of(status) == RUN}
+        actions: dict[str, dict[str, str]] = {}
+        for (name, key), status in self._statuses.items():
+            actions.setdefault(name, {})[key] = action_of(status)
+        redone = {name: redone_before(by_key) for name, by_key in actions.items()}
+        kinds = {
+            key.partition(":")[0]
+            for name, by_key in actions.items()
+            for key, action in by_key.items()
+            if action == RUN or key in redone[name]
+        }
         weights = weights_needed(self.job, kinds)
-        slides = tuple(self._slide(name, looks[name], records, weights) for name in self.job.slides)
+        slides = tuple(self._slide(name, looks[name], records, weights, redone[name]) for name in self.job.slides)
         return JobPlan(self.job, slides, records.rates, tuple(weights))
 
     def chain(self, slide: str) -> dict[str, Stage]:
@@ -164,26 +186,26 @@ class Planner:
             return Look()
         return look_at(self.chain(name), by_kind)
 
-    def _slide(self, name: str, look: Look, records: Records, weights: Sequence[WeightsNeed]) -> SlidePlan:
-        stages = [self._stage(name, key, look, records) for key in self.job.stages]
-        redone = next((stage.key for stage in stages if stage.action == RUN), None)
-        if redone is not None:
-            later = next(index for index, stage in enumerate(stages) if stage.key == redone)
-            stages[later:] = [
-                replace(stage, why=f"{stage.why}; made anew if {redone} turns out different")
-                if stage.action == SKIP and _comes_after(stage.key, redone)
-                else stage
-                for stage in stages[later:]
-            ]
+    def _slide(
+        self,
+        name: str,
+        look: Look,
+        records: Records,
+        weights: Sequence[WeightsNeed],
+        redone: Mapping[str, str],
+    ) -> SlidePlan:
+        stages = [self._stage(name, key, look, records, redone.get(key)) for key in self.job.stages]
         problem = look.problem or _problem(stages, weights)
         source = self.job.slides[name]
-        return SlidePlan(name, source.path, look, tuple(self._timed(stages, look, records)), problem)
+        return SlidePlan(name, source.path, look, tuple(_timed(stages, look, records.rates)), problem)
 
-    def _stage(self, name: str, key: str, look: Look, records: Records) -> StagePlan:
+    def _stage(self, name: str, key: str, look: Look, records: Records, earlier: str | None) -> StagePlan:
         status = self._statuses[name, key]
-        action = action_of(status)
-        if action != RUN:
-            return StagePlan(key, action, status.why)
+        action, why = action_of(status), status.why
+        if earlier is not None:
+            action, why = MAYBE, with_caveat(why, earlier)
+        if action not in (RUN, MAYBE):
+            return StagePlan(key, action, why)
         settings, kind = self.job.settings, key.partition(":")[0]
         size = (
             None
@@ -194,21 +216,7 @@ class Planner:
             size += images_bytes(
                 look.n_patches or 0, settings.dump_patches_max, settings.patch_size, settings.dump_patches_format
             )
-        return StagePlan(key, action, status.why, None, size)
-
-    def _timed(self, stages: Sequence[StagePlan], look: Look, records: Records) -> list[StagePlan]:
-        """The same stages with their seconds."""
-        encoders = [s.key for s in stages if s.action == RUN and s.key.startswith(f"{PATCH_FEATURES}:")]
-        timed = []
-        for stage in stages:
-            seconds: float | None = 0.0
-            if stage.action == RUN:
-                if stage.key not in encoders:
-                    seconds = _seconds([stage.key], look, records.rates)
-                elif stage.key == encoders[0]:
-                    seconds = _seconds(encoders, look, records.rates)
-            timed.append(replace(stage, seconds=seconds))
-        return timed
+        return StagePlan(key, action, why, None, size, earlier)
 
     def _dim(self, key: str) -> int | None:
         """Length of the vectors that a stage writes, as declared."""
@@ -220,13 +228,31 @@ class Planner:
         return slide_spec(encoder).embedding_dim or patch_spec(self.job.patch_encoder).embedding_dim
 
 
-def _comes_after(key: str, earlier: str) -> bool:
-    """Whether a stage is made from what another one makes."""
-    return key.partition(":")[0] != earlier.partition(":")[0]
+def _timed(stages: Sequence[StagePlan], look: Look, rates: Mapping[str, StageRate]) -> list[StagePlan]:
+    """The same stages with their seconds. Those of patch encoders, which read patches together, are with the first."""
+    encoders = {
+        action: [s.key for s in stages if s.action == action and s.key.startswith(f"{PATCH_FEATURES}:")]
+        for action in (RUN, MAYBE)
+    }
+    timed = []
+    for stage in stages:
+        seconds: float | None = 0.0
+        if stage.action in encoders:
+            together = encoders[stage.action]
+            if stage.key not in together:
+                seconds = _seconds([stage.key], look, rates)
+            elif stage.key == together[0]:
+                before = encoders[RUN] if stage.action == MAYBE else []
+                whole, part = _seconds([*before, *together], look, rates), _seconds(before, look, rates)
+                seconds = None if whole is None or part is None else whole - part
+        timed.append(replace(stage, seconds=seconds))
+    return timed
 
 
 def _seconds(keys: Sequence[str], look: Look, rates: Mapping[str, StageRate]) -> float | None:
     """Of one stage, or of the patch features of all encoders; None where a rate or a size is not known."""
+    if not keys:
+        return 0.0
     found = [rates[key] for key in keys if key in rates]
     if len(found) < len(keys):
         return None

@@ -10,7 +10,7 @@ from trident.commands.info import printable
 from trident.commands.table import render
 from trident.encoders.patch.registry import spec as patch_spec
 from trident.job import PATCH_FEATURES, STAGE_KINDS
-from trident.plan.actions import RUN, SKIP, STOP
+from trident.plan.actions import RUN, SKIP, STOP, causes
 from trident.plan.disk import free_bytes, is_writable
 from trident.plan.memory import CONTEXT_BYTES, MemoryNeed, memory_of
 from trident.plan.planner import JobPlan, SlidePlan
@@ -40,7 +40,7 @@ class Surroundings:
 
 def as_json(plan: JobPlan, around: Surroundings) -> dict[str, Any]:
     """The whole plan; bytes, seconds and numbers as numbers, null where nothing is known."""
-    totals, to_run = _totals(plan, around), _keys_to_run(plan)
+    totals, to_run = _totals(plan, around), _keys_that_may_run(plan)
     return {
         "job_dir": str(plan.job.settings.job_dir),
         "slides": [_slide(slide) for slide in plan.slides],
@@ -83,6 +83,7 @@ def as_text(plan: JobPlan, around: Surroundings) -> str:
         f"{totals['slides']} slides: {totals['slides_to_run']} to run, {totals['slides_done']} done, "
         f"{totals['slides_that_fail']} will fail; stages: "
         + ", ".join(f"{counts[action]} to {action}" for action in (RUN, SKIP, STOP)),
+        *_line_of_more(totals["may_run"]),
         f"patches: {_patches(plan, totals['patches'])}" + _source_of_patches(plan),
     ]
     for stage in found["stages"]:
@@ -121,8 +122,8 @@ def _row(plan: JobPlan, slide: SlidePlan) -> dict[str, object]:
     }
     row.update({stage.key: stage.action for stage in slide.stages})
     known = slide.runs
-    row["time"] = duration(_sum([stage.seconds for stage in slide.stages])) if known else "-"
-    row["disk"] = size(_sum([stage.bytes for stage in slide.stages])) if known else "-"
+    row["time"] = duration(_sum([stage.seconds for stage in slide.to_run])) if known else "-"
+    row["disk"] = size(_sum([stage.bytes for stage in slide.to_run])) if known else "-"
     row["note"] = _note(slide)
     return row
 
@@ -174,7 +175,7 @@ def _stage(plan: JobPlan, kind: str) -> dict[str, Any]:
 
 
 def _unknown(plan: JobPlan) -> list[str]:
-    keys = _keys_to_run(plan)
+    keys = _keys_that_may_run(plan)
     return missing_rates([key for key in plan.job.stages if key in keys], plan.rates)
 
 
@@ -182,9 +183,13 @@ def _keys_to_run(plan: JobPlan) -> set[str]:
     return {stage.key for kind in STAGE_KINDS for _, stage in plan.to_run(kind)}
 
 
+def _keys_that_may_run(plan: JobPlan) -> set[str]:
+    return _keys_to_run(plan) | {stage.key for stage in plan.may_run}
+
+
 def _totals(plan: JobPlan, around: Surroundings) -> dict[str, Any]:
     running = [slide for slide in plan.slides if slide.runs]
-    seconds = _sum([stage.seconds for slide in running for stage in slide.stages])
+    seconds = _sum([stage.seconds for slide in running for stage in slide.to_run])
     to_run = _keys_to_run(plan)
     load_s = sum(rate.load_s for key, rate in plan.rates.items() if key in to_run)
     return {
@@ -196,8 +201,28 @@ def _totals(plan: JobPlan, around: Surroundings) -> dict[str, Any]:
         "seconds": seconds,
         "load_seconds": load_s,
         "wall_seconds": None if seconds is None else wall_seconds(seconds, len(running), around.slots, load_s),
-        "bytes": _sum([stage.bytes for slide in running for stage in slide.stages]),
+        "bytes": _sum([stage.bytes for slide in running for stage in slide.to_run]),
+        "may_run": {
+            "stages": len(plan.may_run),
+            "seconds": _sum([stage.seconds for stage in plan.may_run]),
+            "bytes": _sum([stage.bytes for stage in plan.may_run]),
+            "if_different": list(dict.fromkeys(stage.earlier for stage in plan.may_run if stage.earlier)),
+        },
     }
+
+
+def _line_of_more(more: dict[str, Any]) -> list[str]:
+    if not more["stages"]:
+        return []
+    return [
+        f"up to {more['stages']} stage{'s' * (more['stages'] != 1)} and {_known(duration(more['seconds']), 'time')}, "
+        f"{_known(size(more['bytes']), 'size')} more if {causes(more['if_different'])} turn out different (skip?)"
+    ]
+
+
+def _known(text: str, what: str) -> str:
+    """`12 kB`, or `size not known`."""
+    return f"{what} {text}" if text == "not known" else text
 
 
 def _counts_patches(plan: JobPlan) -> bool:
@@ -212,7 +237,7 @@ def _source_of_patches(plan: JobPlan) -> str:
 
 def _disk(plan: JobPlan) -> dict[str, Any]:
     folder = plan.job.settings.job_dir
-    needed = _sum([stage.bytes for slide in plan.slides if slide.runs for stage in slide.stages])
+    needed = _sum([stage.bytes for slide in plan.slides for stage in slide.to_run])
     free = free_bytes(folder)
     problem = None
     if not is_writable(folder):
@@ -224,7 +249,8 @@ def _disk(plan: JobPlan) -> dict[str, Any]:
 
 def _memory(plan: JobPlan, around: Surroundings) -> dict[str, Any] | None:
     """For each GPU: patch encoders stay loaded together, and each slide in flight has a batch of its own."""
-    if all(index < 0 for index in around.devices) or not plan.to_run(PATCH_FEATURES):
+    encodes = any(key.startswith(f"{PATCH_FEATURES}:") for key in _keys_that_may_run(plan))
+    if all(index < 0 for index in around.devices) or not encodes:
         return None
     settings = plan.job.settings
     weights = {need.stage: need for need in plan.weights}

@@ -21,7 +21,8 @@ from trident.stages.segmentation import SegmentationStage
 from trident.store.layout import JobLayout
 from trident.store.recipes import Recipe
 from trident.store.states import State, read_states
-from trident.viz.report.stages import StageColumn, find_grids, find_stages
+from trident.viz.report.grids import find_grids, lies_in
+from trident.viz.report.stages import StageColumn, find_stages
 from trident.viz.report.values import mapping, number, text
 
 
@@ -109,9 +110,9 @@ def _columns(job_dir: Path, state: State | None, grid: str | None) -> list[Stage
         path = text(mapping(noted).get("path"))
         if path and task != SEGMENTATION:
             folder = Path(path).parent.parent
-            name = folder.name if folder.parent == job_dir else str(folder)
+            name = str(folder.relative_to(job_dir) if folder.is_relative_to(job_dir) else folder)
             # Of a job directory that was copied, the records name the original, which is not asked about.
-            if name not in grids and folder.name not in grids and folder.is_dir():
+            if not any(lies_in(path, known) for known in grids) and folder.is_dir():
                 grids.append(name)
     return find_stages(job_dir, grids, tasks)
 

@@ -228,7 +228,8 @@ class Stage(ABC):
         try:
             wanted = Recipe(self.key, self.settings(), self.inputs())
         except StoreError as error:  # the file that it was made from is damaged
-            return Status(Condition.STALE if made_here else Condition.BLOCKED, str(error))
+            why = without_advice(str(error)) if self._input_is_made_anew() else str(error)
+            return Status(Condition.STALE if made_here else Condition.BLOCKED, why)
         if made_here and not self._from_this_overwrite(found):
             return Status(Condition.OVERWRITE, "exists; --overwrite makes it anew")
         verdict = compare(found, wanted)
@@ -245,7 +246,14 @@ class Stage(ABC):
             return Status(Condition.BLOCKED, why)
         if self.edited_by_hand and self.context.overwrite_run is None:  # somebody's work may be in it
             return Status(Condition.CONFLICT, why)
-        return Status(Condition.STALE, why)
+        return Status(Condition.STALE, without_advice(why))
+
+    def _input_is_made_anew(self) -> bool:
+        """Whether this run makes the file before this one anew where it is damaged."""
+        earlier = self.needs
+        if earlier is None or earlier.kind not in self.context.made:
+            return False
+        return self.context.overwrite_run is not None or not earlier.edited_by_hand
 
     def _blocked_by(self) -> str | None:
         """Why this stage cannot be made: an earlier one is missing, and this run does not make it."""
@@ -292,6 +300,12 @@ class Stage(ABC):
             name=self.source.name,
         )
         return open_staged(self.source.path, self.context.cache, opened)
+
+
+def without_advice(message: str) -> str:
+    """What is wrong with a file, without the advice to have it made anew: for where that happens anyway."""
+    what, _, advice = message.rpartition("; ")
+    return what if what and "--overwrite" in advice else message
 
 
 def slide_meta(slide: Slide) -> dict[str, Any]:

@@ -18,6 +18,8 @@ TABLE = np.stack([np.arange(256, dtype=np.uint8)] * 3, axis=1)
         ("Ünï · 5", "Uni · 5"),
         ("two\nlines\tand\x1b[31m", "two lines and?[31m"),
         ("组织 \u202e \udcff", "?? ? ?"),
+        ("größe 切片", "grosse ??"),
+        ("Łódź Ærø", "Lodz AEro"),
         ("", ""),
     ],
 )

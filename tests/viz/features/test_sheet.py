@@ -81,3 +81,18 @@ def test_a_missing_tile_is_an_empty_frame_with_the_reason() -> None:
     assert (frame[0] == frame[-1]).all()
     assert (frame[TILE_PX // 2 + 20 : -2, 2:-2] == 244).all()
     assert (frame[8:60] < 128).any()
+
+
+def test_slides_whose_names_the_font_lacks_are_told_apart_by_their_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(sheet, "text_on", lambda draw, place, text, width_px, *, size_px: written.append(text))
+    queries = [Query(Patch("切片", number, 0, 0), np.ones(1)) for number in range(2)]
+    matches = [[Match(Patch(name, 0, 1, 2), 0.5) for name in ("一", "二")] for _ in queries]
+    draw_sheet("", queries, matches, dict.fromkeys([queries[0].patch, queries[1].patch, *_patches(matches)], RED))
+    assert [text for text in written if text.startswith("row")] == ["row 1: 一", "row 2: 二", "row 3: 一", "row 4: 二"]
+    assert [text.split()[0] for text in written if "0.5000" in text] == ["1.", "2.", "1.", "2."]
+    assert [text.partition("   ")[0] for text in written if text.startswith("query")] == ["query 1", "query 2"]
+
+
+def _patches(matches: list[list[Match]]) -> list[Patch]:
+    return [match.patch for found in matches for match in found]

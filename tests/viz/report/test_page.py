@@ -351,6 +351,25 @@ def test_an_empty_job(browser: Chrome, make_job: Callable[[str], Job]) -> None:
     assert page.get_log("browser") == []
 
 
+@pytest.mark.parametrize(
+    ("with_state", "expected"),
+    [(False, ["–", "–", "–"]), (True, ["0.24 mm²", "0", "3 s"])],
+)
+def test_what_nobody_knows_is_no_zero(
+    with_state: bool, expected: list[str], browser: Chrome, make_job: Callable[[str], Job]
+) -> None:
+    """Another program's outlines come without states and µm/px."""
+    job = make_job(f"known-{with_state}")
+    for name in ("a", "b"):
+        job.outlines(name, job.square)
+    if with_state:
+        job.state("a.svs", {"segmentation": 3.0})
+        job.patches("a", 0)
+    page = _opened(browser, write_report(job.job_dir))
+    tiles = dict(tile.text.splitlines() for tile in page.find_elements("css selector", "#tiles li"))
+    assert [tiles[name] for name in ("Tissue", "Patches", "Time in stages")] == expected
+
+
 def test_several_grids(browser: Chrome, make_job: Callable[[str], Job]) -> None:
     job = make_job("grids")
     for name, counts in (("a", (1, 20)), ("b", (2, 10))):

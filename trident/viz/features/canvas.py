@@ -18,6 +18,11 @@ PAPER = (255, 255, 255)
 _MARGIN_PX = 14
 _TITLE_PX = 22
 _SMALL_PX = 17
+_SPELT = str.maketrans(
+    {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i"}
+    | {"ẞ": "SS", "Æ": "AE", "Œ": "OE", "Ø": "O", "Ł": "L", "Đ": "D", "Ð": "D", "Þ": "TH"}
+)
+"""Letters that are no other letter with an accent."""
 _MORE_GLYPHS = "·"
 """Beside ASCII, of those that are used here: Pillow's own font has few more, and a machine need not have any other."""
 
@@ -47,8 +52,11 @@ class Panel:
 
 
 def drawable(text: str) -> str:
-    """Text of a file name on one line, in the letters that the font has: accents go, what else it lacks is `?`."""
-    plain = unicodedata.normalize("NFKD", " ".join(text.split()))
+    """Text of a file name on one line, in the letters that the font has.
+
+    Accents go, `ß` is `ss`, and what else the font lacks is `?`.
+    """
+    plain = unicodedata.normalize("NFKD", " ".join(text.split()).translate(_SPELT))
     letters = (one for one in plain if not unicodedata.combining(one))
     return "".join(one if one in _MORE_GLYPHS or (one.isascii() and one.isprintable()) else "?" for one in letters)
 

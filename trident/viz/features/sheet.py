@@ -71,6 +71,9 @@ def draw_sheet(
 ) -> Image.Image:
     """The sheet: a query at the left, framed in red, and its matches beside it, the nearest first.
 
+    A match is labelled with its rank, and with its row in a table of all matches in this order: the font does not have
+    the letters of every slide's name.
+
     Args:
         title: above everything.
         queries: one a row, or a few rows where there are many matches.
@@ -85,13 +88,15 @@ def draw_sheet(
     canvas = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(canvas)
     text_on(draw, (_GAP_PX, _GAP_PX), title, size[0] - 2 * _GAP_PX, size_px=_TITLE_PX)
-    top = head_px
-    for query, found, n_rows in zip(queries, matches, rows, strict=True):
-        _tile_on(canvas, (_GAP_PX, top), tiles[query.patch], query.patch, label="query", query=True)
+    top, table_row = head_px, 0
+    for asked, (query, found, n_rows) in enumerate(zip(queries, matches, rows, strict=True), start=1):
+        labels = f"query {asked}", query.patch.slide
+        _tile_on(canvas, (_GAP_PX, top), tiles[query.patch], query.patch, labels=labels, query=True)
         for number, match in enumerate(found):
             place = (lead_px + _GAP_PX + number % columns * _CELL_PX[0], top + number // columns * _CELL_PX[1])
-            label = f"{number + 1}.  {match.cosine:.4f}"
-            _tile_on(canvas, place, tiles[match.patch], match.patch, label=label, query=False)
+            table_row += 1
+            labels = f"{number + 1}.  {match.cosine:.4f}", f"row {table_row}: {match.patch.slide}"
+            _tile_on(canvas, place, tiles[match.patch], match.patch, labels=labels, query=False)
         top += n_rows * _CELL_PX[1]
     return canvas
 
@@ -105,7 +110,9 @@ def _read(reader: PatchReader, patch: Patch) -> Tile:
     return np.asarray(pixels.resize((TILE_PX, TILE_PX), Image.Resampling.LANCZOS), dtype=np.uint8)
 
 
-def _tile_on(canvas: Image.Image, place: tuple[int, int], tile: Tile, patch: Patch, *, label: str, query: bool) -> None:
+def _tile_on(
+    canvas: Image.Image, place: tuple[int, int], tile: Tile, patch: Patch, *, labels: tuple[str, str], query: bool
+) -> None:
     draw = ImageDraw.Draw(canvas)
     left, top = place
     box = (left, top, left + TILE_PX - 1, top + TILE_PX - 1)
@@ -116,5 +123,5 @@ def _tile_on(canvas: Image.Image, place: tuple[int, int], tile: Tile, patch: Pat
         canvas.paste(Image.fromarray(tile), place)
     draw.rectangle(box, outline=_QUERY_RGB if query else _FRAME_RGB, width=5 if query else 1)
     below = top + TILE_PX + 2
-    text_on(draw, (left, below), f"{label}   x {patch.x}  y {patch.y}", TILE_PX, size_px=_TEXT_PX)
-    text_on(draw, (left, below + _TEXT_PX + 2), patch.slide, TILE_PX, size_px=_TEXT_PX)
+    text_on(draw, (left, below), f"{labels[0]}   x {patch.x}  y {patch.y}", TILE_PX, size_px=_TEXT_PX)
+    text_on(draw, (left, below + _TEXT_PX + 2), labels[1], TILE_PX, size_px=_TEXT_PX)

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from trident.errors import SettingsError
 from trident.export.sources import FeatureSet
 from trident.store import h5
-from trident.store.atomic import atomic_path, write_text
 from trident.store.layout import JobLayout
 from trident.viz.colormaps import color_table
 from trident.viz.features.canvas import ColourScale, Panel, compose
 from trident.viz.features.components import principal_components, robust_range, scaled
+from trident.viz.features.outputs import save_both, table_of
 from trident.viz.features.overlay import Backdrop, find_backdrop
 from trident.viz.features.scores import read_scores
 from trident.viz.features.slide_files import SlideFiles
@@ -151,22 +148,5 @@ def _write(
     columns = 1 if len(panels) == 1 else 2 if width_px < 2 * height_px else 1
     columns = len(panels) if len(panels) > 1 and height_px > 2 * width_px else columns
     rows = [[*corner, *map(repr, row)] for corner, row in zip(corners.tolist(), values.tolist(), strict=True)]
-    written = Written(output, output.with_suffix(".csv"))
-    save_png(output, compose(title, panels, columns))
-    save_csv(written.table, ["x", "y", *names], rows)
-    return written
-
-
-def save_png(path: Path, picture: Image.Image) -> None:
-    """Write a picture, whole or not at all."""
-    with atomic_path(path) as temporary:
-        picture.save(temporary, format="PNG")
-
-
-def save_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table as CSV (UTF-8, commas), whole or not at all."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    save_both(output, compose(title, panels, columns), ["x", "y", *names], rows)
+    return Written(output, table_of(output))

@@ -14,9 +14,10 @@ from trident.store.processes import utc_now
 from trident.store.redact import plain
 from trident.store.timings import describe, summed
 from trident.viz.report.facts import FactBook, relative_name
+from trident.viz.report.grids import find_grids
 from trident.viz.report.pictures import MAX_PICTURES, SMALLEST_SIDE_PX, picture_of, side_px
 from trident.viz.report.records import Records, State, read_records
-from trident.viz.report.stages import StageColumn, cell_of, due_tasks, find_grids, find_stages
+from trident.viz.report.stages import StageColumn, cell_of, due_tasks, find_stages
 from trident.viz.report.values import listing, mapping, number, text
 
 MAX_RUNS = 20

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from trident.store.layout import JobLayout
 from trident.store.timings import shares
+from trident.viz.report.grids import lies_in
 from trident.viz.report.values import listing, mapping, number, text
 
 SEGMENTATION, COORDS, PATCH_FEATURES, SLIDE_FEATURES = "segmentation", "coords", "patch_features", "slide_features"
 MAX_EARLIER_ERRORS = 5
 
 _COORDS_SUFFIX = "_patches.h5"
-_NOT_GRIDS = {"thumbnails", "contours", "contours_geojson", "wsi_states", "runs"}
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,6 @@ class StageColumn:
     def encoder(self) -> str | None:
         """Name of the encoder, if the stage has one."""
         return self.task.partition(":")[2] or None
-
-
-def find_grids(job_dir: Path, newest: str | None) -> list[str]:
-    """Patch grids of a job directory; first that of the newest job, which may lie elsewhere or not exist yet."""
-    found = []
-    for folder in sorted(job_dir.iterdir()):
-        if folder.name.startswith(".") or folder.name in _NOT_GRIDS or not folder.is_dir():
-            continue
-        if (folder / "patches").is_dir() or any(folder.glob("features_*")) or any(folder.glob("slide_features_*")):
-            found.append(folder.name)
-    return [newest, *(name for name in found if name != newest)] if newest else found
 
 
 def due_tasks(states: Iterable[Mapping[str, Any]], grids: list[str]) -> frozenset[str]:
@@ -155,11 +145,9 @@ def _grid_of(entry: Mapping[str, Any], grids: list[str]) -> str | None:
     """The grid that a task's record is about: a state file has one record a task, whatever the number of grids."""
     paths = [text(mapping(output).get("path")) for output in mapping(entry.get("outputs")).values()]
     if len(grids) > 1 and entry.get("status") in ("completed", "skipped"):
-        for grid in grids:
-            parts = PurePath(grid).parts
-            # The job directory may have moved since: only the end of the path counts.
-            if any(path and PurePath(path).parent.parent.parts[-len(parts) :] == parts for path in paths):
-                return grid
+        having = [grid for grid in grids if any(path and lies_in(path, grid) for path in paths)]
+        if having:
+            return max(having, key=lambda grid: grid.count(os.sep))  # what lies in `a/b` ends with `b`, too
     return grids[0] if grids else None
 
 

@@ -10,9 +10,9 @@ from trident.store.atomic import store_error, write_bytes
 from trident.store.layout import PRIVATE_DIR, JobLayout
 from trident.viz.report.collect import collect
 from trident.viz.report.facts import relative_name
+from trident.viz.report.grids import find_grids
 from trident.viz.report.page import Kept, is_report, printable, read_kept, render
 from trident.viz.report.pictures import make_pictures
-from trident.viz.report.stages import find_grids
 
 REPORT_NAME = "report.html"
 

@@ -26,16 +26,20 @@ function drawBanners() {
 
 function drawTiles() {
   const count = (...statuses) => slides.filter((slide) => statuses.includes(slide.status)).length;
-  const sum = (values) => values.reduce((total, value) => total + (value ?? 0), 0);
+  const sum = (values) => {
+    const known = values.filter((value) => value !== null && value !== undefined);
+    return known.length ? known.reduce((total, value) => total + value, 0) : null;
+  };
+  const shown = (value, format) => (value === null ? "–" : format(value)); // nothing known is not nothing
   const tiles = [
     ["Slides", whole(slides.length)],
     ["Done", whole(count("done"))],
     ["Failed", whole(count("error")), count("error") ? "bad" : ""],
     ["Running", whole(count("running"))],
     ["Unfinished", whole(count("interrupted", "missing", "partial", "waiting")), count("interrupted", "missing") ? "warn" : ""],
-    ["Tissue", `${short(sum(slides.map((slide) => slide.tissue_mm2)))} mm²`],
-    ["Patches", whole(sum(slides.map((slide) => slide.patches[gridIndex])))],
-    ["Time in stages", duration(sum(slides.map((slide) => slide.seconds)))],
+    ["Tissue", shown(sum(slides.map((slide) => slide.tissue_mm2)), (area) => `${short(area)} mm²`)],
+    ["Patches", shown(sum(slides.map((slide) => slide.patches[gridIndex])), whole)],
+    ["Time in stages", shown(sum(slides.map((slide) => slide.seconds)), duration)],
   ];
   byId("tiles").replaceChildren(...tiles.map(([name, value, kind]) => el("li", { class: kind ?? "" }, el("span", {}, name), el("strong", {}, value))));
 }
