@@ -8,6 +8,7 @@ import os
 import queue
 import signal
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -114,6 +115,14 @@ class TaskThread(threading.Thread):
         """Run the task as Luigi does; the result is in the worker's queue afterwards."""
         with suppress(KeyboardInterrupt):  # the task was interrupted with the run
             self._process.run()
+
+
+def await_task_threads(seconds: float) -> None:
+    """Wait until the tasks of a run that was interrupted have noted how they ended; not longer than this."""
+    deadline = time.monotonic() + seconds
+    for thread in threading.enumerate():
+        if isinstance(thread, TaskThread) and thread is not threading.current_thread():
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 class _ResultQueue(queue.Queue[Any]):

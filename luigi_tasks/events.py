@@ -13,14 +13,16 @@ from trident.errors import (
     ExecutorError,
     LockHeldError,
     NotStartedError,
+    PutDownError,
     TaskTimeoutError,
     TridentError,
     UnforeseenError,
 )
 from trident.log import with_text
 from trident.stages.base import Stage, StageResult
-from trident.stages.tracking import describe_error, record_failure
-from trident.store.locks import OutputLock
+from trident.stages.tracking import describe_error, record_failure, state_of
+from trident.store.atomic import remove_orphans
+from trident.store.locks import OutputLock, lock_status
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,9 @@ def _failed(task: SlideTask, error: BaseException) -> None:
     if isinstance(error, NotStartedError):  # the run stops: the sweep finds the stage as it was
         return
     stage = task.stage
+    if isinstance(error, PutDownError):
+        _put_down(stage)
+        return
     message = describe_error(error)
     unfinished = [(task.slide, member.key) for member in stage.members if len(stage.members) == 1 or not _done(member)]
     if isinstance(error, LockHeldError):  # another run is at it: no failure of this slide
@@ -85,6 +90,23 @@ def _failed(task: SlideTask, error: BaseException) -> None:
     _ended(task, None)
     if LEDGER.on_failure is not None:
         LEDGER.on_failure()
+
+
+def _put_down(stage: Stage) -> None:
+    """What an executor leaves undone that was killed, since it did not put its work down in time.
+
+    One that did has noted it itself; what its lock now keeps is another run's.
+    """
+    for member in stage.members:
+        try:
+            if state_of(member).status(member.key) != "running" and lock_status(member.output) is None:
+                continue
+            with OutputLock(member.output):
+                if state_of(member).status(member.key) == "running":
+                    record_failure(member, KeyboardInterrupt())
+                remove_orphans(member.output.parent)
+        except TridentError as error:
+            logger.debug("%s: %s", member.output, error)
 
 
 def _give_back_locks(stage: Stage) -> None:

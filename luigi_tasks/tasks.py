@@ -48,6 +48,8 @@ class SlideTask(luigi.Task):
         with usage_errors():
             if job is None:
                 given = {name: value for name, value in values.items() if value is not None}
+                if "task_timeout" in given:
+                    raise SettingsError("--task-timeout is an option of RunCohort: a task by itself has no executor")
                 kinds = None if "task" in given else STAGE_KINDS[: STAGE_KINDS.index(cls.kind) + 1]
                 job = resolve(given, kinds=kinds)
                 if get_job(job).settings.dry_run:

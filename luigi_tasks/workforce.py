@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from luigi_tasks.engine import await_task_threads
 from luigi_tasks.jobs import get_job
 from trident.devices import usable
 from trident.executors.docker import docker_launcher
@@ -17,6 +18,8 @@ from trident.stages.base import Progress, StageResult
 from trident.stages.work import run_recorded, stages_for_work
 
 IN_PROCESS = "this process"
+_NOTE_S = 5.0
+"""Time for tasks whose executor was killed to note that in its place; it takes milliseconds on a healthy disk."""
 
 _pools: list[Pool] = []
 """The pool of the run that goes on in this process, if one does."""
@@ -45,6 +48,7 @@ def executors(job: Job) -> Iterator[Pool | None]:
     finally:
         _pools.remove(pool)
         pool.close()
+        await_task_threads(_NOTE_S)
 
 
 def run_task(

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -45,6 +46,10 @@ OPTIONS: dict[str, Any] = {
 STAGES = 4
 _SETTLE_S = 2.5
 """What is read from files younger than two seconds is not kept in the index."""
+_START_S = 600.0
+"""A luigid that does not answer by then never will, on however slow a machine."""
+_PORTS = 100
+"""So many are looked at for a free one."""
 
 
 def options_of(root: Path, **more: object) -> dict[str, Any]:
@@ -170,26 +175,31 @@ def local() -> Iterator[tuple[None, None]]:
 @contextmanager
 def luigid(folder: Path) -> Iterator[tuple[str, int]]:
     """A real luigid on a free port of this machine: its address and process number."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    for _ in range(_PORTS):
+        port = random.randrange(20_000, 32_000)  # outgoing connections get higher ones
+        if not _answers(port):
+            break
     start = "import sys; from luigi.cmdline import luigid; luigid(sys.argv[1:])"
     command = [sys.executable, "-c", start, "--address", "127.0.0.1", "--port", str(port)]
     command += ["--state-path", str(folder / "luigid.pickle")]
     with (folder / "luigid.log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
     try:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        else:
-            raise SystemExit(f"luigid does not start; see {folder / 'luigid.log'}")
+        deadline = time.monotonic() + _START_S
+        while not _answers(port) or process.poll() is not None:
+            if process.poll() is not None or time.monotonic() > deadline:
+                said = (folder / "luigid.log").read_text(encoding="utf-8")
+                raise SystemExit(f"luigid does not start at port {port}:\n{said}")
+            time.sleep(0.05)
         yield f"http://127.0.0.1:{port}", process.pid
     finally:
         process.terminate()
         process.wait()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def build_slow_files(folder: Path, delay_ms: float) -> dict[str, str]:

@@ -61,6 +61,8 @@ class Luigid:
     def __init__(self, folder: Path) -> None:
         # Below those that outgoing connections get: it must still be free when luigid is started again.
         self.port = random.SystemRandom().randrange(20_000, 32_000)
+        while self._answers():  # somebody else has it
+            self.port = random.SystemRandom().randrange(20_000, 32_000)
         self._folder = folder
         self.process = self._start()
 
@@ -89,12 +91,16 @@ class Luigid:
             cwd=ROOT,
         )
         deadline = time.monotonic() + RUN_S
-        while time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return process
+        while time.monotonic() < deadline and process.poll() is None:
+            if self._answers() and process.poll() is None:
+                return process
             time.sleep(0.05)
-        raise ChaosError("luigid does not start")
+        process.kill()
+        raise ChaosError(f"luigid does not start at port {self.port} (exit code {process.wait()})")
+
+    def _answers(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
 def outputs_of(job: Path) -> Iterator[Path]:

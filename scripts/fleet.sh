@@ -7,7 +7,7 @@
 # others can reach; luigid listens there, on port LUIGID_PORT (8082), while this runs. It has no password: choose a network
 # that you trust. After `--` come the options of RunCohort, as for `luigi`. On every host the project lies in the same
 # folder as here, with its .venv. FLEET_RSH ("ssh -o BatchMode=yes") runs a command on a host.
-# Each host's log goes to fleet-<host>.log in LOG_DIR (here). The exit code is the largest of the hosts' codes.
+# Each host's log goes to fleet-<host>.log in LOG_DIR (the current folder). The exit code is the largest of the hosts' codes.
 set -euo pipefail
 
 if [ $# -lt 4 ] || [ "$3" != "--" ]; then
@@ -39,6 +39,15 @@ if [ ${#hosts[@]} -eq 0 ]; then
   exit 2
 fi
 mkdir -p "$logs"
+logs=$(cd "$logs" && pwd)
+
+answers() { # as a connection and not by HTTP, which could go to a proxy
+  (exec 3<>"/dev/tcp/$address/$port") 2>/dev/null
+}
+if answers; then
+  echo "error: something answers at $url already; end it, or set LUIGID_PORT to a free port" >&2
+  exit 2
+fi
 
 cd "$home"
 .venv/bin/luigid --address "$address" --port "$port" >"$logs/fleet-luigid.log" 2>&1 &
@@ -49,16 +58,13 @@ stop() { # the runs stop cleanly where the connection passes on its end (ssh -tt
 }
 trap stop EXIT
 trap 'exit 130' INT TERM
-for _ in $(seq 100); do
-  if .venv/bin/python -c "import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=2)" "$url" 2>/dev/null; then
-    break
-  fi
-  if ! kill -0 "$luigid" 2>/dev/null; then
-    echo "error: luigid does not start at $url; see $logs/fleet-luigid.log" >&2
-    exit 1
-  fi
+until answers || ! kill -0 "$luigid" 2>/dev/null; do
   sleep 0.2
 done
+if ! kill -0 "$luigid" 2>/dev/null; then
+  echo "error: luigid does not start at $url; see $logs/fleet-luigid.log" >&2
+  exit 1
+fi
 echo "luigid's page: $url"
 
 command=$(printf '%q ' .venv/bin/luigi --module luigi_tasks RunCohort --scheduler-url "$url" "$@")

@@ -7,11 +7,11 @@ import logging
 import os
 import random
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+for _name in ("no_proxy", "NO_PROXY"):  # servers of the tests are on this machine, which a proxy does not know
+    os.environ[_name] = ",".join(filter(None, (os.environ.get(_name), "127.0.0.1", "localhost")))
 PATIENCE_S = 600.0
 """So long a test waits for what is sure to come, on however slow a machine; who waits longer waits in vain."""
 
@@ -226,19 +228,21 @@ def count_steps() -> Callable[[Callable[[], object]], int]:
 def start_luigid(start_program: Callable[..., subprocess.Popen[str]]) -> Callable[..., tuple[str, Any]]:
     """Function (*options, env, cwd): starts a luigid on loopback; its address, once it answers, and its process."""
 
+    def answers(port: int) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
     def start(*options: object, **where: Any) -> tuple[str, subprocess.Popen[str]]:
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
-            port = random.randrange(20_000, 32_000)  # outgoing connections of other tests get higher ones
+            # Outgoing connections of other tests get higher ones.
+            port = next(one for one in iter(lambda: random.randrange(20_000, 32_000), None) if not answers(one))
             process = start_program("luigid", "--address", "127.0.0.1", "--port", port, *options, **where)
             while process.poll() is None and time.monotonic() < deadline:
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=10).close()
-                except OSError:
-                    time.sleep(0.05)
-                else:
+                if answers(port) and process.poll() is None:
                     return f"http://127.0.0.1:{port}", process
-            process.kill()  # somebody else has the port
+                time.sleep(0.05)
+            process.kill()  # somebody else has taken the port
             said = process.communicate()
         raise AssertionError(said)
 

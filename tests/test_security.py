@@ -146,8 +146,8 @@ def test_luigid_is_never_started_on_every_address() -> None:
             assert found[1] in {None, "127.0.0.1", "localhost"}, line
 
 
-def test_the_socket_of_an_executor_is_its_users_alone(tmp_path: Path, wait_until: Callable[..., None]) -> None:
-    path = tmp_path / "s"
+def test_the_socket_of_an_executor_is_its_users_alone(runtime_folder: Path, wait_until: Callable[..., None]) -> None:
+    path = runtime_folder / "s"
     command = [sys.executable, "-m", "trident.executors.server", "--socket", str(path), "--device-index", "-1"]
     before = os.umask(0)
     try:

@@ -144,6 +144,10 @@ def test_each_gpu_counts_once_and_each_cpu_worker_for_itself(values: dict[str, A
         ("dump_patches_format", "gif", "'png'"),
         ("dump_patches_jpeg_quality", "101", "less than or equal to 100"),
         ("dead_lock_max_age_hours", "-1", "greater than or equal to 0"),
+        ("task_timeout", "0", "greater than 0"),
+        ("task_timeout", "inf", "finite"),
+        ("task_timeout", "nan", "finite"),
+        ("task_timeout", "1e10", "less than or equal to 864000"),
         ("overwrite", "perhaps", "boolean"),
     ],
 )
@@ -241,3 +245,13 @@ def test_the_scale_of_the_patches_is_set_once(
 def test_a_target_resolution_is_a_positive_number(clean_settings: Path, value: str) -> None:
     with pytest.raises(SettingsError, match=f"--target_mpp {value}"):
         load_settings(job_dir="out", target_mpp=value)
+
+
+@pytest.mark.parametrize("where", ["command line", "environment"])
+def test_a_time_limit_needs_executors(clean_settings: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    assert load_settings(job_dir="out", task_timeout="3600").task_timeout == 3600
+    given = {"executor": "in-process"} if where == "command line" else {}
+    if where == "environment":
+        monkeypatch.setenv("TRIDENT_EXECUTOR", "in-process")
+    with pytest.raises(SettingsError, match=r"--task_timeout 3600 and --executor in-process .* leave one out"):
+        load_settings(job_dir="out", task_timeout=3600, **given)

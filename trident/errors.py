@@ -80,6 +80,10 @@ class NotStartedError(TridentError):
     """The run was told to stop before this stage began; nothing about the slide is wrong."""
 
 
+class PutDownError(TridentError):
+    """The run was told to stop and this stage's process ended under it; nothing about the slide is wrong."""
+
+
 class UnforeseenError(Exception):
     """An error that nobody expected, met in another process: its type and text in one line, and its traceback."""
 

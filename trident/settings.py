@@ -32,6 +32,9 @@ OTHER_ENVIRONMENT = ("TRIDENT_LOCAL_CKPTS", "TRIDENT_TEST_")
 
 CONFIG_SECTION = "trident"
 
+LONGEST_TIMEOUT_S = 10 * 24 * 3600
+"""Ten days: no stage takes so long, and the operating system's waits end somewhere beyond."""
+
 
 def _split(value: object) -> object:
     """Lists come as `a b`, `a,b` or a real list, whatever the source."""
@@ -186,7 +189,13 @@ class Settings(BaseSettings):
         "graph", "2g", "Size of /dev/shm in these containers, such as `512m` or `2g`.", pattern=r"^[1-9][0-9]*[kmg]?$"
     )
     task_timeout: float | None = _option(
-        "graph", None, "Seconds after which a stage of one slide is ended and counts as failed (default: never).", gt=0
+        "graph",
+        None,
+        "Seconds after which a stage of one slide is ended and counts as failed (default: never); not with --executor "
+        "in-process.",
+        gt=0,
+        le=LONGEST_TIMEOUT_S,
+        allow_inf_nan=False,
     )
 
     # What is said while it runs.
@@ -305,6 +314,11 @@ def load_settings(**given: Any) -> Settings:
         raise SettingsError(
             f"--target_mpp {settings.target_mpp:g} and --mag {settings.mag:g} (command line, environment or luigi.cfg) "
             "both set the scale of the patches; leave one out"
+        )
+    if settings.task_timeout is not None and settings.executor == "in-process":
+        raise SettingsError(
+            f"--task_timeout {settings.task_timeout:g} and --executor in-process (command line, environment or "
+            "luigi.cfg): a process cannot end its own work; leave one out"
         )
     return settings
 

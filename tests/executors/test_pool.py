@@ -18,6 +18,7 @@ import pytest
 from trident.errors import (
     ExecutorError,
     NotStartedError,
+    PutDownError,
     TaskTimeoutError,
     UnforeseenError,
     UnreadableSlideError,
@@ -199,7 +200,7 @@ def test_closing_interrupts_what_runs_and_leaves_nothing_behind(
     def do() -> None:
         try:
             w.do(PATCH_FEATURES)
-        except NotStartedError as error:
+        except PutDownError as error:
             ended.append(error)
 
     thread = threading.Thread(target=do)

@@ -15,24 +15,26 @@ from trident.executors.runtime_dir import RunDir, runtime_dir
 
 
 @pytest.fixture(autouse=True)
-def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    short = Path(tempfile.mkdtemp(dir="/tmp"))
-    monkeypatch.setattr(tempfile, "tempdir", str(short))
+def _temporary(runtime_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(runtime_folder))
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
 
 
-def test_the_users_runtime_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    short = Path(tempfile.mkdtemp(dir="/tmp"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short))
-    assert runtime_dir() == short / "trident"
+def test_the_users_runtime_folder_comes_first(runtime_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = runtime_folder / "given"
+    given.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(given))
+    assert runtime_dir() == given / "trident"
     assert runtime_dir().stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize("folder", ["/run/user/99999", "/tmp/" + "x" * 100], ids=["absent", "too long"])
-def test_a_folder_that_does_not_do_is_passed_over(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "user" not in folder:
-        Path(folder).mkdir(exist_ok=True)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+@pytest.mark.parametrize(("name", "is_there"), [("absent", False), ("x" * 100, True)], ids=["absent", "too long"])
+def test_a_folder_that_does_not_do_is_passed_over(
+    name: str, is_there: bool, runtime_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_there:
+        (runtime_folder / name).mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime_folder / name))
     assert runtime_dir() == Path(tempfile.gettempdir()) / f"trident-{os.getuid()}"
 
 

@@ -7,7 +7,6 @@ import logging
 import os
 import socketserver
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -171,16 +170,21 @@ def test_a_bad_answer_is_none(status: int, server: Server) -> None:
 
 
 def test_a_server_that_says_nothing_is_not_waited_for_long() -> None:
+    given_up = threading.Event()
+
     class Deaf(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            time.sleep(1)
+            given_up.wait()
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Deaf) as deaf:
         threading.Thread(target=deaf.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         connections = KeptConnections()
-        with pytest.raises(TimeoutError):
-            connections.fetch(f"http://127.0.0.1:{deaf.server_address[1]}/x", {"data": "1"}, 0.05)
-        deaf.shutdown()
+        try:
+            with pytest.raises(TimeoutError):
+                connections.fetch(f"http://127.0.0.1:{deaf.server_address[1]}/x", {"data": "1"}, 0.05)
+        finally:
+            given_up.set()
+            deaf.shutdown()
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,7 @@ def test_slides_run_in_order_and_later_stages_first(job: str) -> None:
         (SegmentSlide, {}, SettingsError, "the job has 2 slides; name one with --slide, or give --slide-path"),
         (SegmentSlide, {"mag": "fast"}, SettingsError, "--mag fast"),
         (SegmentSlide, {"slide": "a", "dry_run": True}, SettingsError, "--dry-run is an option of RunCohort"),
+        (SegmentSlide, {"slide": "a", "task_timeout": 9}, SettingsError, "--task-timeout is an option of RunCohort"),
         (RunCohort, {"mag": "fast"}, SettingsError, "--mag fast"),
         (RunCohort, {"job": "/none/job.json"}, StoreError, "/none/job.json: not a readable job file"),
     ],

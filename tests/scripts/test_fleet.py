@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import socket
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,6 +32,8 @@ def fleet(hosts: Any, moody: Any, tmp_path: Path) -> Iterator[Callable[..., subp
     def start(*options: object) -> subprocess.Popen[str]:
         command = [str(ROOT / "scripts" / "fleet.sh"), str(listed), hosts.address, "--", *map(str, options)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TRIDENT_")}
+        for name in ("no_proxy", "NO_PROXY"):
+            environment[name] += f",{hosts.address}"
         run = subprocess.Popen(
             command,
             env={**environment, "FLEET_RSH": str(hosts.rsh), "LOG_DIR": str(tmp_path / "logs"), "LUIGID_PORT": "18082"},
@@ -124,3 +128,66 @@ def test_wrong_arguments_show_how_it_is_used(arguments: tuple[str, ...]) -> None
     done = subprocess.run([str(ROOT / "scripts" / "fleet.sh"), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "HOSTS_FILE ADDRESS --" in done.stderr
+
+
+@pytest.fixture
+def no_fleet(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Function (**environment): a fleet of one host, which answers and does nothing; from an empty folder."""
+    if not (ROOT / ".venv" / "bin" / "luigid").exists():
+        pytest.skip("scripts/fleet.sh runs the project's own .venv, which `make setup` makes")
+    rsh = tmp_path / "rsh"
+    rsh.write_text("#!/bin/sh\nexec cat\n")
+    rsh.chmod(0o755)
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "hosts.txt").write_text("one\n")
+
+    def go(**environment: str) -> subprocess.CompletedProcess[str]:
+        kept = {name: value for name, value in os.environ.items() if name not in ("LOG_DIR", "LUIGID_PORT")}
+        return subprocess.run(
+            [str(ROOT / "scripts" / "fleet.sh"), "hosts.txt", "127.0.0.1", "--", "--task", "all"],
+            env={**kept, "FLEET_RSH": str(rsh), **environment},
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return go
+
+
+@pytest.mark.parametrize("logs", [None, ".", "some/logs"])
+def test_logs_go_where_they_are_wanted_and_not_into_the_project(
+    logs: str | None, no_fleet: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    more = {} if logs is None else {"LOG_DIR": logs}
+    for _ in range(20):  # somebody may have the port
+        done = no_fleet(LUIGID_PORT=str(random.randrange(20_000, 32_000)), **more)
+        if "already" not in done.stderr and "does not start" not in done.stderr:
+            break
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "here" / (logs or ".")
+    assert "RunCohort" in (folder / "fleet-one.log").read_text()
+    assert (folder / "fleet-luigid.log").is_file()
+
+
+def test_a_port_that_somebody_has_is_not_taken_for_our_luigid(
+    no_fleet: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = no_fleet(LUIGID_PORT=str(port))
+    assert done.returncode == 2
+    assert f"error: something answers at http://127.0.0.1:{port} already" in done.stderr
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["hosts.txt"]
+
+
+def test_a_luigid_that_does_not_start_is_told(
+    no_fleet: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "broken.cfg").write_text("no section\n")
+    done = no_fleet(LUIGI_CONFIG_PATH=str(tmp_path / "broken.cfg"), LUIGID_PORT="31999")
+    assert done.returncode in (1, 2), done.stdout  # 2: somebody has the port
+    assert f"see {tmp_path}/here/fleet-luigid.log" in done.stderr or "already" in done.stderr

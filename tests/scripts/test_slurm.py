@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ _CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={munge}/socket
 CryptoType=crypto/munge
 MpiDefault=none
 ProctrackType=proctrack/linuxproc
@@ -40,13 +41,16 @@ SlurmctldPort=16817
 SlurmdPort=16818
 KillWait=10
 ReturnToService=2
+SlurmdParameters=config_overrides
 NodeName={host} CPUs=2 State=UNKNOWN
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
 
 @pytest.fixture(scope="module")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def slurm(
+    tmp_path_factory: pytest.TempPathFactory, wait_until: Callable[..., None], is_gone: Callable[[int], bool]
+) -> Iterator[dict[str, str]]:
     """A cluster of one node; its environment."""
     missing = [program for program in _PROGRAMS if shutil.which(program) is None]
     if missing or os.geteuid() != 0:
@@ -54,25 +58,37 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     folder = tmp_path_factory.mktemp("slurm")
     for name in ("state", "spool"):
         (folder / name).mkdir()
-    key = folder / "munge.key"
+    with tempfile.TemporaryDirectory(prefix="trident-munge-", dir="/tmp") as munge:
+        pid_files: list[Path] = []
+        try:
+            yield _started(folder, Path(munge), pid_files)
+        finally:
+            pids = [int(path.read_text()) for path in reversed(pid_files) if path.exists()]
+            for pid in pids:
+                subprocess.run(["kill", str(pid)], check=False)
+                wait_until(lambda ending=pid: is_gone(ending))
+
+
+def _started(folder: Path, munge: Path, pid_files: list[Path]) -> dict[str, str]:
+    """The environment of a cluster whose daemons run; where each of them notes its number is added to `pid_files`."""
+    munge.chmod(0o755)  # whoever asks for credentials must reach the socket
+    key = munge / "key"
     key.write_bytes(os.urandom(1024))
     key.chmod(0o400)
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)
-    options = {"socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed", "key-file": "key"}
-    subprocess.run(
-        ["munged", "--force", *(f"--{option}={folder}/munge.{end}" for option, end in options.items())], check=True
-    )
+    options = ("socket", "pid-file", "log-file", "seed-file", "key-file")
+    files = {option: munge / option.removesuffix("-file") for option in options}
     configuration = folder / "slurm.conf"
-    configuration.write_text(_CONFIGURATION.format(folder=folder, host=socket.gethostname().split(".")[0]))
+    configuration.write_text(_CONFIGURATION.format(folder=folder, munge=munge, host=socket.gethostname().split(".")[0]))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TRIDENT_", "SLURM_"))}
     environment["SLURM_CONF"] = str(configuration)
-    subprocess.run(["slurmctld", "-f", str(configuration)], env=environment, check=True)
-    subprocess.run(["slurmd", "-f", str(configuration)], env=environment, check=True)
-    yield environment
-    for name in ("slurmd.pid", "slurmctld.pid", "munge.pid"):
-        pid = (folder / name).read_text().strip()
-        subprocess.run(["kill", pid], check=False)
+    for pid_file, command in (
+        (files["pid-file"], ["munged", "--force", *(f"--{option}={path}" for option, path in files.items())]),
+        (folder / "slurmctld.pid", ["slurmctld", "-f", str(configuration)]),
+        (folder / "slurmd.pid", ["slurmd", "-f", str(configuration)]),
+    ):
+        pid_files.append(pid_file)
+        subprocess.run(command, env=environment, check=True)
+    return environment
 
 
 @pytest.fixture
@@ -96,11 +112,18 @@ def submit(slurm: dict[str, str], moody: Any, tmp_path: Path) -> Callable[..., s
     return go
 
 
+def _has_ended(slurm: dict[str, str], number: str) -> bool:
+    asked = subprocess.run(
+        ["squeue", "--noheader", "--job", number], env=slurm, capture_output=True, text=True, check=False
+    )
+    if asked.returncode:  # a controller that is slow to answer is asked again
+        return "Invalid job id" in asked.stderr
+    return not asked.stdout.strip()
+
+
 def _wait(slurm: dict[str, str], number: str, logs: Path) -> None:
     deadline = time.monotonic() + 600
-    while subprocess.run(
-        ["squeue", "--noheader", "--job", number], env=slurm, capture_output=True, text=True, check=False
-    ).stdout.strip():
+    while not _has_ended(slurm, number):
         if time.monotonic() > deadline:
             pytest.fail(
                 "the array does not end:\n" + "\n".join(path.read_text() for path in logs.glob("trident-*.log"))
@@ -142,3 +165,17 @@ def test_array_tasks_share_a_cohort_and_a_stopped_one_gives_its_slides_back(
     assert len(completed) == 6 * 3, logs
     assert set(completed.values()) == {1}
     assert left_behind(job) == []
+
+
+def test_started_by_hand_it_says_how_to_submit_it(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "PROJECT_"))}
+    done = subprocess.run(
+        ["bash", ROOT / "scripts/slurm_array.sh", "--task", "all"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "submit it with: sbatch " in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from trident.staging import opening
+from trident.staging import copying, opening
 from trident.staging.cache import SlideCache
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +58,19 @@ def slides(tmp_path: Path) -> list[Path]:
 def cache(tmp_path: Path) -> SlideCache:
     """A cache of two slots in a folder that is not there yet."""
     return SlideCache(tmp_path / "fast", 2)
+
+
+@pytest.fixture
+def huge(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Function (path): makes a file that is larger than what the disk of the cache is said to have left."""
+    free = shutil.disk_usage("/")._replace(free=1 << 20)
+    monkeypatch.setattr(copying.shutil, "disk_usage", lambda path: free)
+
+    def make(path: Path) -> None:
+        with path.open("wb") as file:
+            file.truncate(free.free + 1)
+
+    return make
 
 
 @pytest.fixture(autouse=True)

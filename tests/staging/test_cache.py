@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -216,9 +217,8 @@ def test_a_smaller_cache_uses_the_slots_that_are_there_and_fills_no_more(tmp_pat
     assert small.acquire(slides[3]).path.parent == leases[0].path.parent
 
 
-def test_a_slide_that_does_not_fit(cache: SlideCache, tmp_path: Path) -> None:
-    with (tmp_path / "huge.svs").open("wb") as file:
-        file.truncate(1 << 43)
+def test_a_slide_that_does_not_fit(cache: SlideCache, tmp_path: Path, huge: Callable[[Path], None]) -> None:
+    huge(tmp_path / "huge.svs")
     with pytest.raises(NoRoomError):
         cache.acquire(tmp_path / "huge.svs")
     assert list(cache_root(cache.folder).glob("slots/????")) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,17 +48,19 @@ def test_no_slot_is_no_reason_to_wait(
     assert warnings.text == ""
 
 
-def no_disk(cache: SlideCache, slides: list[Path]) -> None:
+Spoil = Callable[[SlideCache, list[Path], Callable[[Path], None]], None]
+
+
+def no_disk(cache: SlideCache, slides: list[Path], huge: Callable[[Path], None]) -> None:
     for slide in slides:
-        with slide.open("wb") as file:
-            file.truncate(1 << 43)
+        huge(slide)
 
 
-def no_folder(cache: SlideCache, slides: list[Path]) -> None:
+def no_folder(cache: SlideCache, slides: list[Path], huge: Callable[[Path], None]) -> None:
     cache.folder.write_text("a file")
 
 
-def foreign_folder(cache: SlideCache, slides: list[Path]) -> None:
+def foreign_folder(cache: SlideCache, slides: list[Path], huge: Callable[[Path], None]) -> None:
     cache_root(cache.folder).mkdir(parents=True)
     (cache_root(cache.folder) / "mine").touch()
 
@@ -68,9 +70,14 @@ def foreign_folder(cache: SlideCache, slides: list[Path]) -> None:
     [(no_disk, "the disk is full"), (no_folder, "it cannot be used"), (foreign_folder, "was not made as a cache")],
 )
 def test_a_useless_cache_is_mentioned_once(
-    cache: SlideCache, slides: list[Path], warnings: pytest.LogCaptureFixture, spoil: object, said: str
+    cache: SlideCache,
+    slides: list[Path],
+    warnings: pytest.LogCaptureFixture,
+    huge: Callable[[Path], None],
+    spoil: Spoil,
+    said: str,
 ) -> None:
-    spoil(cache, slides)  # type: ignore[operator]
+    spoil(cache, slides, huge)
     for slide in slides:
         with staged(slide, cache) as path:
             assert path == slide

@@ -134,10 +134,13 @@ def test_what_cannot_be_copied_is_left_out(
 
 
 def test_a_slide_larger_than_the_disk_does_not_stop_the_others(
-    cache: SlideCache, slides: list[Path], caplog: pytest.LogCaptureFixture, wait_until: Callable[..., None]
+    cache: SlideCache,
+    slides: list[Path],
+    caplog: pytest.LogCaptureFixture,
+    wait_until: Callable[..., None],
+    huge: Callable[[Path], None],
 ) -> None:
-    with slides[0].open("wb") as file:
-        file.truncate(1 << 43)
+    huge(slides[0])
     with Prefetcher(cache, slides):
         wait_until(lambda: held(cache) == ["slide1.svs", "slide2.svs"])
     assert caplog.text.count("the disk is full") == 1

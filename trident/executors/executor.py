@@ -29,6 +29,8 @@ _LAST_WORDS = 120
 """Lines of what a dead executor said that are shown."""
 GRACE_S = 3.0
 """Time for an executor to put its work down when it is told to end."""
+_LATEST_END_S = GRACE_S + 1.0
+"""The end of the process is waited for so long once its connections broke: only then its locks are free."""
 
 
 class Process(Protocol):
@@ -174,6 +176,7 @@ class Executor:
         self._ended_by_us = why
         self._process.kill()
         self._dead.set()
+        self._await_end(1.0)
 
     def close(self) -> None:
         """Let it end: it puts down what it was doing. One that does not end in time is killed."""
@@ -235,10 +238,9 @@ class Executor:
 
     def _how(self) -> str:
         if self._ended_by_us is not None:
+            self._await_end(_LATEST_END_S)
             return f" ({self._ended_by_us})"
-        deadline = time.monotonic() + 1.0
-        while (code := self._process.poll()) is None and time.monotonic() < deadline:
-            time.sleep(0.01)
+        code = self._await_end(1.0)
         if code is None:
             return ""
         if words := _last_words(self._socket_path):
@@ -246,6 +248,13 @@ class Executor:
         if code < 0:
             return f" by signal {-code} ({_signal_name(-code)})"
         return f" with exit code {code}"
+
+    def _await_end(self, seconds: float) -> int | None:
+        """The exit code, once the process has ended; None where it has not in this time."""
+        deadline = time.monotonic() + seconds
+        while (code := self._process.poll()) is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return code
 
 
 def _signal_name(number: int) -> str:

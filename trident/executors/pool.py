@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from trident.devices import physical_name
-from trident.errors import ExecutorError, NotStartedError
+from trident.errors import ExecutorError, NotStartedError, PutDownError
 from trident.executors.executor import GRACE_S, Executor, ExecutorDiedError, Launch
 from trident.executors.leases import device_lease
 from trident.executors.messages import StageRequest
@@ -110,6 +110,7 @@ class Pool:
 
         Raises:
             NotStartedError: the run is told to stop and the stage has not begun.
+            PutDownError: the run is told to stop and the executor ended; the stage may have begun.
             ExecutorError: executors do not start, or died again and again under this stage.
             TridentError, UnforeseenError: what the stage itself raised.
         """
@@ -124,7 +125,7 @@ class Pool:
                     raise
                 except ExecutorDiedError as death:
                     if self._refusing:
-                        raise NotStartedError(f"{request.slide}: interrupted: {death}") from death
+                        raise PutDownError(f"{request.slide}: interrupted: {death}") from death
                     how = str(death)
             if attempt < ATTEMPTS:
                 logger.warning("%s: %s: %s; begun again", request.slide, request.kind, how)

@@ -141,6 +141,8 @@ class Server:
                 stages = stages_for_work(request.job, self._device_index, self._host)
             answer = result_message(run_recorded(stages.stage(request.kind, request.slide), progress))
         except Exception as error:  # noqa: BLE001 - whatever it is, the driver is told, and raises it again
+            if self._stop.is_set():  # what the end of this process does to a stage says nothing about the slide
+                return
             answer = error_message(error, describe_error(error), traceback.format_exc())
         send(connection, answer)
 

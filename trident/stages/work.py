@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from trident.errors import TridentError
+from trident.errors import NotStartedError, TridentError
 from trident.job import load_job
 from trident.stages.base import Progress, Stage, StageResult, run_stage
 from trident.stages.features_group import PatchFeaturesGroup, run_group
@@ -18,7 +19,11 @@ from trident.store import atomic, locks
 logger = logging.getLogger(__name__)
 
 _at_work: set[Stage] = set()
-"""Stages of this process that have begun and not ended; a set's own operations are atomic between threads."""
+"""Stages of this process that have begun and not ended."""
+_noting = threading.Lock()
+"""Held while the beginning or the end of a stage is noted, here and in its state file, so that the two agree."""
+_ending = False
+"""Set when this process is about to end in the middle of its work: then no stage begins any more."""
 
 
 @lru_cache(maxsize=4)
@@ -39,31 +44,52 @@ def run_recorded(stage: Stage, progress: Progress | None = None) -> StageResult:
     A failure is left to be recorded by whoever asked for the stage.
 
     Raises:
+        NotStartedError: this process is about to end.
         TridentError: as `run_stage`.
     """
-
-    def begin(one: Stage = stage) -> None:
-        record_start(one)
-        _at_work.add(one)
-
     try:
         if isinstance(stage, PatchFeaturesGroup):
-            return run_group(stage, progress, on_start=begin, on_end=record_result, on_failure=record_failure)
-        return run_stage(stage, progress, on_start=begin, on_end=lambda result: record_result(stage, result))
+            return run_group(stage, progress, on_start=_begin, on_end=_end, on_failure=_fail)
+        return run_stage(stage, progress, on_start=lambda: _begin(stage), on_end=lambda result: _end(stage, result))
     finally:
         _at_work.difference_update(stage.members)
+
+
+def _begin(stage: Stage) -> None:
+    with _noting:
+        if _ending:
+            raise NotStartedError(f"{stage.source.name}: {stage.label}: not begun: this process is ending")
+        _at_work.add(stage)
+        record_start(stage)
+
+
+def _end(stage: Stage, result: StageResult) -> None:
+    with _noting:
+        record_result(stage, result)
+        _at_work.discard(stage)
+
+
+def _fail(stage: Stage, error: BaseException) -> None:
+    """One of several that run together failed; the others go on."""
+    with _noting:
+        record_failure(stage, error)
+        _at_work.discard(stage)
 
 
 def abandon_work() -> None:
     """Leave nothing behind before the process ends in the middle of its work.
 
     The states of the stages at work say that they were interrupted; their locks and temporary files are removed. The
-    threads that do the work must not get another turn after this: end the process at once.
+    threads that do the work must not get another turn after this: end the process at once. Not to be called by a
+    signal's handler, which may have stopped a thread that notes something.
     """
-    for stage in list(_at_work):
-        try:
-            record_failure(stage, KeyboardInterrupt())
-        except TridentError as error:
-            logger.warning("%s: %s: %s", stage.source.name, stage.label, error)
+    global _ending  # noqa: PLW0603 - a process ends once
+    with _noting:
+        _ending = True
+        for stage in list(_at_work):
+            try:
+                record_failure(stage, KeyboardInterrupt())
+            except TridentError as error:
+                logger.warning("%s: %s: %s", stage.source.name, stage.label, error)
     atomic.discard_all()
     locks.release_all()
