@@ -261,17 +261,27 @@ def clean_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
-def quiet_process(clean_settings: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Undo what a command does to its process: its log handlers, and the GPUs that it hides."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", ""))
-    loggers = [logging.getLogger(name) for name in ("trident", "luigi_tasks", "luigi-interface")]
-    before = [(logger, logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
+@pytest.fixture(autouse=True)
+def logging_undone() -> Iterator[None]:
+    """Undo what a test, or a command that it runs in this process, does to our loggers, for the tests after it."""
+    before = {name: (log.level, log.propagate, list(log.handlers)) for name, log in _our_loggers().items()}
     yield
-    for logger, level, propagate, handlers in before:
-        logger.setLevel(level)
-        logger.propagate = propagate
-        logger.handlers[:] = handlers
+    for name, log in _our_loggers().items():
+        level, log.propagate, handlers = before.get(name, (logging.NOTSET, True, []))
+        log.setLevel(level)
+        log.handlers[:] = handlers
+
+
+def _our_loggers() -> dict[str, logging.Logger]:
+    known = logging.root.manager.loggerDict.items()
+    ours = {name: log for name, log in known if name.split(".")[0] in ("trident", "luigi_tasks", "luigi-interface")}
+    return {name: log for name, log in ours.items() if isinstance(log, logging.Logger)}
+
+
+@pytest.fixture
+def quiet_process(clean_settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what a command does to its process beside its log: the GPUs that it hides."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", ""))
 
 
 @pytest.fixture

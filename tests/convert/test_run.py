@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -138,6 +140,30 @@ def test_a_process_that_is_killed_costs_only_its_file(
     assert "a.svs" in outcome.message
 
 
+def test_a_process_that_does_not_end_when_asked_is_killed(
+    inputs: Path, options: Any, drawn_slides: Any, in_the_way: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn_slides(inputs, "a.svs")
+    begun = tmp_path / "begun"
+    in_the_way(
+        "import pathlib, signal, time\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"
+        f"pathlib.Path({str(begun)!r}).touch()\n"
+        "time.sleep(600)"
+    )
+    monkeypatch.setattr(run_module, "_GRACE_S", 0.1)
+    (stage,) = _stages(options())
+    crew = run_module._Crew(1)
+    with ThreadPoolExecutor(1) as pool:
+        conversion = pool.submit(crew.convert, stage)
+        while not begun.exists():
+            assert not conversion.done()
+            time.sleep(0.01)
+        crew.stop()
+        outcome = conversion.result(60)
+    assert f"was ended by signal {signal.SIGKILL.value}" in outcome.message
+
+
 def test_a_package_of_the_same_name_in_the_current_folder_is_not_taken(
     tmp_path: Path, inputs: Path, options: Any, drawn_slides: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,17 +194,19 @@ def working(
     monkeypatch: pytest.MonkeyPatch,
     wait_until: Callable[..., None],
 ) -> Any:
-    """A process in the middle of a conversion, where it waits; its stage; and the file without which it goes on."""
+    """A process in the middle of a conversion, where it waits; its stage; and the file without which it goes on.
+
+    Ended by SIGABRT it says where each of its threads is.
+    """
     folder, held = held_conversions
     monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
     drawn_slides(inputs, "a.svs")
     (stage,) = _stages(options())
     process = subprocess.Popen(
         [sys.executable, "-c", run_module._PROGRAM],
-        env=run_module._Crew(1)._environment,
+        env={**run_module._Crew(1)._environment, "PYTHONFAULTHANDLER": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
         text=True,
     )
     try:
@@ -195,14 +223,21 @@ def working(
             pipe.close()
 
 
-@pytest.mark.parametrize("how", ["terminate", "driver gone"])
+@pytest.mark.parametrize("how", ["terminate", "terminate, told to another thread", "driver gone"])
 def test_an_interrupted_conversion_leaves_nothing(working: Any, how: str) -> None:
     process, stage, _ = working
     if how == "terminate":
         process.terminate()
-    else:
+    elif how == "driver gone":
         process.stdin.close()
-    assert process.wait(600) == INTERRUPTED
+    else:  # the system may choose any thread for a signal, but only the main one runs the handler
+        thread = max(int(path.name) for path in Path(f"/proc/{process.pid}/task").iterdir())
+        assert ctypes.CDLL(None).tgkill(process.pid, thread, signal.SIGTERM) == 0
+    try:
+        assert process.wait(60) == INTERRUPTED
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        raise
     assert not [path.name for path in stage.output.parent.glob("*") if path.name.startswith(("a.", ".a."))]
 
 

@@ -28,6 +28,9 @@ _PROGRAM = "import sys; sys.path[:] = filter(None, sys.path); from trident.conve
 """Without the current folder, which `-m` and `-c` search first: it may hold another package of this name."""
 
 _POLL_S = 1.0
+_GRACE_S = 3.0
+"""So long a process may take to remove what it has begun; a run that is stopped should end within 5 s."""
+
 _ATTEMPTS = 7
 """So often a file is tried that others convert at the same time; after each the end of the others is waited for."""
 
@@ -132,8 +135,13 @@ class _Crew:
             running = list(self._running)
         for process in running:
             process.terminate()
+        deadline = time.monotonic() + _GRACE_S
         for process in running:
-            process.wait()
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:  # what it leaves behind is cleared away by the next run
+                process.kill()
+                process.wait()
 
     def _in_a_process(self, stage: ConvertStage, status: Status) -> Outcome:
         with self._lock:

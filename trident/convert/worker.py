@@ -28,6 +28,9 @@ from trident.store import atomic, locks
 
 logger = logging.getLogger(__name__)
 
+_LOOK_S = 0.5
+"""So often the main thread, which alone runs signal handlers, looks whether one came."""
+
 
 def request(stage: ConvertStage) -> str:
     """The line that asks for a conversion."""
@@ -59,7 +62,10 @@ def main() -> None:
     # In a thread: a signal's handler runs in this one, which must not be inside libvips for minutes.
     work = threading.Thread(target=_convert, args=(stage, outcome), name="convert", daemon=True)
     work.start()
-    work.join()
+    while (
+        work.is_alive()
+    ):  # with a time limit: a signal that the system gives to another thread ends no wait of this one
+        work.join(_LOOK_S)
     sys.stdout.write(json.dumps(outcome) + "\n")
 
 
