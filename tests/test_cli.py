@@ -253,6 +253,18 @@ def test_any_stdout_will_do(
     assert closed or rb"\xb5" in done.stdout
 
 
+@pytest.mark.parametrize("command", [["encoders"], ["completion", "bash"]])
+def test_a_full_disk_under_stdout_is_one_line(command: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "trident.cli", *command], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == exit_codes.USAGE
+    assert done.stderr == (
+        "error: stdout cannot be written: No space left on device; free some space there and run again\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("error", "code", "says"),
     [

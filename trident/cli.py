@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import sys
@@ -17,6 +18,8 @@ from trident.errors import TridentError
 
 NOT_IN_BATCH = frozenset({"slide_path"})
 NOT_IN_SINGLE = frozenset({"wsi_dir", "wsi_ext", "search_nested", "custom_list_of_wsis", "skip_errors", "task"})
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -136,8 +139,20 @@ def _guarded(debug: bool, run: Callable[[], int]) -> int:
         sys.stderr.write("interrupted\n")
         return exit_codes.INTERRUPTED
     except BrokenPipeError:  # whoever read our output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return exit_codes.OK
+    except OSError as error:
+        # A file's own error has a name, or has become a TridentError where it was written: this is stdout's.
+        if debug or error.filename is not None or error.errno not in _NO_ROOM:
+            raise
+        _drop_stdout()
+        sys.stderr.write(f"error: stdout cannot be written: {error.strerror}; free some space there and run again\n")
+        return exit_codes.USAGE
+
+
+def _drop_stdout() -> None:
+    """Send what is still to be written nowhere, or it would fail once more when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _command(name: str) -> Callable[[list[str]], int]:

@@ -190,6 +190,13 @@ def test_refused(options: dict[str, Any], error: type[Exception], expected: str)
         encoder_factory("abmil", **options)
 
 
+def test_the_class_takes_what_its_users_give() -> None:
+    given: dict[str, Any] = {"input_feature_dim": 8, "n_heads": 2, "head_dim": 4, "dropout": 0.0, "gated": True}
+    assert ABMILSlideEncoder(**given, pretrained=False).n_heads == 2
+    with pytest.raises(SettingsError, match="abmil has no pretrained weights"):
+        ABMILSlideEncoder(**given, pretrained=True)
+
+
 def test_weights_of_other_sizes(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file(ABMILSlideEncoder(8, head_dim=4).state_dict(), path)

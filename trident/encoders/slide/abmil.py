@@ -59,6 +59,7 @@ class ABMILSlideEncoder(SlideEncoder):
         dropout: float = 0.0,
         gated: bool = True,
         *,
+        pretrained: bool = False,
         freeze: bool = False,
         enc_name: str = "abmil",
     ) -> None:
@@ -68,12 +69,15 @@ class ABMILSlideEncoder(SlideEncoder):
             head_dim: hidden size of each.
             dropout: share of the hidden values of the attention that is dropped in training.
             gated: whether a sigmoid branch gates the attention.
+            pretrained: taken for the sake of TRIDENT's scripts; there are no pretrained weights.
             freeze: True for inference (evaluation mode, no gradients).
             enc_name: names the outputs.
 
         Raises:
-            SettingsError: a size that is not positive, or a share that is none.
+            SettingsError: a size that is not positive, a share that is none, or pretrained weights are asked for.
         """
+        if pretrained:
+            raise SettingsError("abmil has no pretrained weights; leave out pretrained=True and load your own into it")
         for name, value in (("input_feature_dim", input_feature_dim), ("n_heads", n_heads), ("head_dim", head_dim)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise SettingsError(f"abmil: {name} {value!r} is not a positive whole number")
