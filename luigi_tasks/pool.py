@@ -16,7 +16,7 @@ from luigi_tasks.options import OptionParameter, option_parameters
 from trident import exit_codes, log
 from trident.devices import device_for, restrict_visibility
 from trident.errors import CohortError, SettingsError, TridentError
-from trident.job import Job
+from trident.job import Job, absolute_path
 from trident.patients import read_patients
 from trident.settings import load_settings
 from trident.stages import models
@@ -117,7 +117,7 @@ def _resolve(given: tuple[tuple[str, Any], ...]) -> tuple[bool, list[PatientStag
         raise SettingsError(
             "--slide_encoder is required: the one whose slide embeddings, or patch features, are pooled"
         )
-    settings = settings.model_copy(update={"job_dir": settings.job_dir.expanduser().absolute()})
+    settings = settings.model_copy(update={"job_dir": absolute_path(settings.job_dir)})
     restrict_visibility(settings.devices[0])
     job = Job(settings, MappingProxyType({}), kinds=())
     assert job.slide_encoder is not None

@@ -4,9 +4,10 @@
 #   scripts/fleet.sh HOSTS_FILE ADDRESS -- --task all --wsi-dir /shared/slides --job-dir /shared/job --skip-errors ...
 #
 # HOSTS_FILE: one host a line (empty lines and # comments are passed over). ADDRESS: the address of this host that the
-# others can reach; luigid listens there, on port LUIGID_PORT (8082), while this runs. It has no password: choose a network
-# that you trust. After `--` come the options of RunCohort, as for `luigi`. On every host the project lies in the same
-# folder as here, with its .venv. FLEET_RSH ("ssh -o BatchMode=yes") runs a command on a host.
+# others can reach; luigid listens there, on port LUIGID_PORT (8082), while this runs, and has LUIGID_START_S (120) seconds
+# to answer. It has no password: choose a network that you trust. After `--` come the options of RunCohort, as for
+# `luigi`. On every host the project lies in the same folder as here, with its .venv. FLEET_RSH ("ssh -o BatchMode=yes")
+# runs a command on a host.
 # Each host's log goes to fleet-<host>.log in LOG_DIR (the current folder). The exit code is the largest of the hosts' codes.
 set -euo pipefail
 
@@ -41,8 +42,8 @@ fi
 mkdir -p "$logs"
 logs=$(cd "$logs" && pwd)
 
-answers() { # as a connection and not by HTTP, which could go to a proxy
-  (exec 3<>"/dev/tcp/$address/$port") 2>/dev/null
+answers() { # as a connection and not by HTTP, which could go to a proxy; a network that drops packets would keep us long
+  timeout 2 bash -c 'exec 3<>"/dev/tcp/$1/$2"' answers "$address" "$port" 2>/dev/null
 }
 if answers; then
   echo "error: something answers at $url already; end it, or set LUIGID_PORT to a free port" >&2
@@ -58,10 +59,19 @@ stop() { # the runs stop cleanly where the connection passes on its end (ssh -tt
 }
 trap stop EXIT
 trap 'exit 130' INT TERM
-until answers || ! kill -0 "$luigid" 2>/dev/null; do
+latest=$((SECONDS + ${LUIGID_START_S:-120}))
+until answers; do
+  if ! kill -0 "$luigid" 2>/dev/null; then
+    echo "error: luigid does not start at $url; see $logs/fleet-luigid.log" >&2
+    exit 1
+  fi
+  if [ "$SECONDS" -ge "$latest" ]; then
+    echo "error: luigid does not answer at $url; is $address an address of this host? see $logs/fleet-luigid.log" >&2
+    exit 1
+  fi
   sleep 0.2
 done
-if ! kill -0 "$luigid" 2>/dev/null; then
+if ! kill -0 "$luigid" 2>/dev/null; then # somebody else answered
   echo "error: luigid does not start at $url; see $logs/fleet-luigid.log" >&2
   exit 1
 fi

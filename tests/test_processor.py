@@ -52,6 +52,13 @@ def job(drawn: Path, tmp_path: Path) -> Processor:
     return Processor(tmp_path / "job", drawn, search_nested=True)
 
 
+def test_paths_have_no_dots(drawn: Path, tmp_path: Path) -> None:
+    job = Processor(tmp_path / "x" / ".." / "job", drawn, search_nested=True, wsi_cache=tmp_path / "x" / ".." / "cache")
+    assert job.job_dir == str(tmp_path / "job")
+    assert job._cache is not None
+    assert job._cache.folder == tmp_path / "cache"
+
+
 @pytest.fixture(scope="module")
 def done(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A job directory with every stage done; tests only read it."""

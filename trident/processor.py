@@ -21,7 +21,7 @@ from trident.given_models import (
     place_segmenter,
     usable_device,
 )
-from trident.job import COORDS, PATCH_FEATURES, SEGMENTATION, SLIDE_FEATURES
+from trident.job import COORDS, PATCH_FEATURES, SEGMENTATION, SLIDE_FEATURES, absolute_path
 from trident.lazy_slide import PathLike
 from trident.slide_by_slide import run_for_each
 from trident.slides.discovery import find_slides
@@ -86,10 +86,10 @@ class Processor:
             DiscoveryError: no such folder, no slide, a bad CSV, or two slides with one name.
             SettingsError: an unknown reader.
         """
-        self._cache = None if wsi_cache is None else SlideCache(Path(wsi_cache).expanduser().absolute(), _CACHED)
+        self._cache = None if wsi_cache is None else SlideCache(absolute_path(Path(wsi_cache)), _CACHED)
         if isinstance(wsi_ext, str):  # a text is a sequence too, of letters
             wsi_ext = [wsi_ext]
-        self.job_dir = str(Path(job_dir).expanduser().absolute())
+        self.job_dir = str(absolute_path(Path(job_dir)))
         self.wsi_source = str(wsi_source)
         self.skip_errors = skip_errors
         self.custom_mpp_keys = tuple(custom_mpp_keys or ())

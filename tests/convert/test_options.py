@@ -50,6 +50,12 @@ def test_texts_of_a_command_line_are_understood(tmp_path: Path) -> None:
     assert options.job_dir == Path.cwd() / "out"
 
 
+def test_paths_have_no_dots(tmp_path: Path) -> None:
+    pytest.importorskip("pyvips", reason="libvips is not installed: pip install -e '.[convert]'")
+    options = load_options(input_dir=tmp_path / "x" / ".." / "in", job_dir=tmp_path / "x" / ".." / "out")
+    assert (options.input_dir, options.job_dir) == (tmp_path / "in", tmp_path / "out")
+
+
 def test_without_libvips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(NotAvailableError, match=r"pip install 'trident-luigi\[convert\]'"):

@@ -260,11 +260,13 @@ def test_an_engine_that_does_not_answer_is_one_line(
     import docker as sdk
 
     patient = sdk.from_env
-    monkeypatch.setattr(sdk, "from_env", lambda: patient(timeout=0.3 if how == "stalled" else 60))
+    monkeypatch.setattr(sdk, "from_env", lambda: patient(timeout=2 if how == "stalled" else 60))
     getattr(engine, how).add(asked)
     with pytest.raises(ExecutorError, match=r"engine (failed|answers here)") as caught:
         docker_launcher(make_job(), HOST)(run_dir / "cpu0.1", -1)
     assert "\n" not in str(caught.value)
+    assert asked in [path.partition("?")[0] for path in engine.paths()]
+    assert ("timed out" in str(caught.value)) == (how == "stalled")
     removed = [path.split("/")[2].partition("?")[0] for path in engine.paths() if path.startswith("DELETE")]
     if asked == "POST /containers/create":  # it may have been made, under the name that was asked for
         (name,) = [path.partition("name=")[2] for path in engine.paths() if "/containers/create" in path]

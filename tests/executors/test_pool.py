@@ -335,6 +335,27 @@ def test_a_pool_that_is_closed_while_an_executor_starts_ends_it(work: Callable[.
     assert not (w.job_dir / "wsi_states").exists()
 
 
+@pytest.mark.parametrize("second", ["time.sleep(3600)", "sys.exit(3)"], ids=["is starting", "does not start"])
+def test_a_run_that_stops_when_a_stage_is_begun_again_has_it_put_down(
+    second: str, work: Callable[..., Work], moody: Any
+) -> None:
+    stopping = threading.Event()
+
+    def launch(socket_path: Path, index: int) -> Any:
+        if not stopping.is_set():
+            stopping.set()
+            return LAUNCH(socket_path, index)
+        w.pool.refuse()
+        return subprocess.Popen([sys.executable, "-c", f"import sys, time; {second}"])
+
+    w = work(launch=launch)
+    w.coords()
+    moody.order("die-once")
+    with pytest.raises(PutDownError, match=r"^a: interrupted: executor cpu0 ended by signal 9"):
+        w.do(PATCH_FEATURES)
+    assert w.state("a")["patch_features:moody"]["status"] == "running"  # for who asked to put right
+
+
 def test_what_a_dying_process_says_is_shown(
     work: Callable[..., Work], moody: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -22,6 +22,13 @@ OPTIONS = (
     *("--patch_encoder", "moody"),
 )
 
+_PATIENCE = """
+import sys
+if sys.argv[0].endswith("run_batch_of_slides.py"):
+    from luigi_tasks import workforce
+    workforce._NOTE_S = 600.0
+"""
+
 
 @pytest.fixture
 def start(
@@ -33,12 +40,19 @@ def start(
 ) -> Callable[..., subprocess.Popen[str]]:
     """Function (*arguments, job=…): starts a run over four slides with two executors."""
     slides = drawn_slides(tmp_path / "wsis", "a.svs", "b.svs", "c.svs", "d.svs")
+    # A busy machine may take longer than the seconds that a run gives its tasks at the end to note what became of them.
+    patience = tmp_path / "patience"
+    patience.mkdir()
+    (patience / "sitecustomize.py").write_text(_PATIENCE)
 
     def go(*arguments: object, job: Path = tmp_path / "job") -> subprocess.Popen[str]:
         return start_program(
             "batch",
             *("--wsi_dir", slides, "--job_dir", job, *OPTIONS, *arguments),
-            env={"PYTHONPATH": os.environ["PYTHONPATH"], "XDG_RUNTIME_DIR": str(runtime_folder)},
+            env={
+                "PYTHONPATH": f"{patience}{os.pathsep}{os.environ['PYTHONPATH']}",
+                "XDG_RUNTIME_DIR": str(runtime_folder),
+            },
         )
 
     return go

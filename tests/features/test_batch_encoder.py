@@ -72,8 +72,17 @@ def test_batch_is_halved(
 
 
 def test_not_even_one_patch_fits() -> None:
-    with pytest.raises(TridentError, match="encoder small runs out of memory on cpu with a single patch"):
+    with pytest.raises(TridentError, match="encoder small runs out of memory on cpu with a single patch") as caught:
         _encoder(_Small(0)).start(torch.rand(5, 3, 2, 2))
+    assert "--gpus" not in str(caught.value)  # that is where it computes
+
+
+def test_not_even_one_patch_fits_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = _encoder(_Small(0))
+    monkeypatch.setattr(encoder, "_device", torch.device("cuda"))
+    monkeypatch.setattr(encoder, "_try", lambda pixels: None)
+    with pytest.raises(TridentError, match=r"on cuda with a single patch; .*use the CPU \(--gpus -1\)"):
+        encoder.start(torch.rand(5, 3, 2, 2))
 
 
 def test_other_errors_pass() -> None:
@@ -86,7 +95,7 @@ def test_other_errors_pass() -> None:
     [
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
-        torch.AcceleratorError("CUDA error: out of memory"),
+        getattr(torch, "AcceleratorError", RuntimeError)("CUDA error: out of memory"),  # a class of newer releases
         RuntimeError("[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory"),
     ],
     ids=lambda error: str(error)[:30],
@@ -175,6 +184,50 @@ def test_weights_in_half_precision_run_on_a_cpu(half: torch.dtype, asked: str) -
         got = batch_encoder.collect(batch_encoder.start(pixels))
     tolerance = 1e-6 if asked in ("auto", "float32") else 2e-2
     np.testing.assert_allclose(got, pixels.flatten(1) @ weight.T + bias, atol=tolerance)
+
+
+class _Casts(nn.Module):
+    """Computes in a type of its own, wherever it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(12, 4).to(torch.bfloat16)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        features: Tensor = self.layer(batch.flatten(1).to(torch.bfloat16))
+        return features
+
+
+@pytest.mark.parametrize("asked", ["auto", "float32", "bfloat16"])
+def test_a_network_that_casts_its_input_stays_in_half_precision(asked: str) -> None:
+    torch.manual_seed(0)
+    network = _Casts().eval()
+    weight, bias = (values.detach().to(torch.float32) for values in network.layer.parameters())
+    encoder = CustomInferenceEncoder("casts", network, lambda image: torch.ones(3, 2, 2), torch.bfloat16)
+    pixels = torch.rand(5, 3, 2, 2)
+    with BatchEncoder(encoder, torch.device("cpu"), lambda batch: batch, precision=asked) as batch_encoder:
+        got = batch_encoder.collect(batch_encoder.start(pixels))
+    np.testing.assert_allclose(got, pixels.flatten(1) @ weight.T + bias, atol=2e-2)
+    assert network.layer.weight.dtype is torch.bfloat16
+
+
+def test_no_other_thread_runs_the_model_while_its_dimension_is_found() -> None:
+    """The model is one that keeps something; finding out (B, D) runs it."""
+    model = _Keeps()
+    encoder = CustomInferenceEncoder("keeps", model, lambda image: torch.ones(3, 2, 2), torch.float32)
+    encoder._embedding_dim = 3
+    first = BatchEncoder(encoder, torch.device("cpu"), lambda batch: batch)
+    encoder._embedding_dim = None
+    made: list[BatchEncoder] = []
+    second = threading.Thread(
+        target=lambda: made.append(BatchEncoder(encoder, torch.device("cpu"), lambda batch: batch))
+    )
+    with first._turn:
+        second.start()
+        assert not model.has_begun.wait(0.2)
+    second.join()
+    assert model.has_begun.is_set()
+    assert made[0]._dim == 3
 
 
 def test_a_cpu_computes_in_float32() -> None:

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from torchvision import transforms
 
 from trident.errors import UnreadableSlideError
 from trident.features.patch_batches import PatchBatches
+from trident.features.prepare import _holds_network
 from trident.slides.base import RGBImage
 
 N = 60
@@ -85,6 +87,63 @@ class _HoldsNetwork(_KeepsWhole):
         os._exit(1)  # an exception would be taken for what cannot be copied
 
 
+class _Normaliser:
+    """Keeps what it was given, where it is looked for less easily."""
+
+    def __init__(self, held: object) -> None:
+        self.parts = {"first": [1, held]}
+
+    def apply(self, image: Image.Image, *more: object, **named: object) -> torch.Tensor:
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+
+    __call__ = apply
+
+
+def _plain(image: Image.Image, *held: object, **named: object) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        _Normaliser,
+        lambda network: _Normaliser(_Normaliser(network)),
+        lambda network: _Normaliser({"net": (0, {network})}),
+        lambda network: _Normaliser(network.forward),
+        lambda network: partial(_plain, network=network),
+        lambda network: partial(lambda held, image: _plain(image), network),
+        lambda network: partial(_Normaliser(network).apply),
+        lambda network: transforms.Compose([transforms.Compose([transforms.Lambda(partial(_plain, net=network))])]),
+    ],
+    ids=["dict", "nested", "set", "method", "keyword", "argument", "partial of a method", "Compose in a Compose"],
+)
+def test_a_network_is_found_wherever_it_is_held(hide: Callable[[object], object]) -> None:
+    assert _holds_network(hide(torch.nn.Linear(2, 2)))
+    assert not _holds_network(hide(torch.nn.ReLU()))  # no weights: copied like the rest
+
+
+def test_a_search_for_a_network_ends() -> None:
+    circle = _Normaliser(None)
+    circle.parts["first"].append(circle)
+    assert not _holds_network(circle)
+    circle.parts["later"] = [torch.nn.Linear(2, 2)]
+    assert _holds_network(circle)
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert not _holds_network(_Normaliser(deep))
+    while deep:  # or the interpreter frees them one within the other
+        (deep,) = deep  # type: ignore[assignment]
+
+
+def test_modules_and_classes_are_not_searched() -> None:
+    class Holds:
+        network = torch.nn.Linear(2, 2)  # of the class: a copy of an object has it too
+
+    assert not _holds_network(_Normaliser(Holds()))
+    assert not _holds_network(_Normaliser(torch))
+
+
 @pytest.mark.parametrize(
     "transform",
     [
@@ -96,6 +155,7 @@ class _HoldsNetwork(_KeepsWhole):
         _HoldsNetwork(),
         _HoldsNetwork().__call__,
         transforms.Compose([_HoldsNetwork()]),
+        partial(_HoldsNetwork().__call__),
         _RefusesOneColour(),
     ],
     ids=[
@@ -107,6 +167,7 @@ class _HoldsNetwork(_KeepsWhole):
         "network",
         "its method",
         "its step",
+        "partial of its method",
         "refuses black",
     ],
 )

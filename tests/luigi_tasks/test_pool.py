@@ -56,6 +56,12 @@ def test_mean_of_two_slides_then_nothing_to_do(job: Any, capsys: pytest.CaptureF
     np.testing.assert_array_equal(_vector(options, "p"), np.full(4, 1.0))
 
 
+def test_the_job_directory_is_found_however_it_is_written(job: Any, tmp_path: Path) -> None:
+    options = job("p,a.svs\n", job_dir=str(tmp_path / "x" / ".." / "job"))
+    assert run_pool(options) == OK
+    np.testing.assert_array_equal(_vector(job(""), "p"), np.full(4, 1.0))
+
+
 def test_one_bad_patient_costs_no_other_when_asked_so(job: Any) -> None:
     rows = "bad,nowhere.svs\ngood,a.svs\n"
     assert run_pool(job(rows)) == STOPPED

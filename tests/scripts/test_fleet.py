@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 from collections import Counter
@@ -182,6 +183,47 @@ def test_a_port_that_somebody_has_is_not_taken_for_our_luigid(
     assert done.returncode == 2
     assert f"error: something answers at http://127.0.0.1:{port} already" in done.stderr
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["hosts.txt"]
+
+
+@pytest.mark.parametrize(
+    ("luigid", "seconds", "says"),
+    [
+        (
+            "exec sleep 3600",
+            1,
+            "luigid does not answer at http://127.0.0.1:{port}; is 127.0.0.1 an address of this host?",
+        ),
+        ("exit 0", 3600, "luigid does not start at http://127.0.0.1:{port}"),
+    ],
+    ids=["never listens", "ends"],
+)
+def test_a_luigid_that_never_answers_is_waited_for_so_long(
+    luigid: str, seconds: int, says: str, tmp_path: Path, is_gone: Callable[[int], bool]
+) -> None:
+    home = tmp_path / "project"
+    (home / "scripts").mkdir(parents=True)
+    shutil.copy(ROOT / "scripts" / "fleet.sh", home / "scripts")
+    program = home / ".venv" / "bin" / "luigid"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!/bin/sh\necho $$ >{tmp_path}/pid\n{luigid}\n")
+    program.chmod(0o755)
+    (tmp_path / "hosts.txt").write_text("one\n")
+    with socket.socket() as ours:  # bound and deaf: nobody else can take the port
+        ours.bind(("127.0.0.1", 0))
+        port = ours.getsockname()[1]
+        done = subprocess.run(
+            [str(home / "scripts" / "fleet.sh"), "hosts.txt", "127.0.0.1", "--", "--task", "all"],
+            env={**os.environ, "LUIGID_PORT": str(port), "LUIGID_START_S": str(seconds), "FLEET_RSH": "false"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith(f"error: {says.format(port=port)}"), done.stderr
+    assert done.stderr.count("\n") == 1
+    assert f"see {tmp_path}/fleet-luigid.log" in done.stderr
+    assert is_gone(int((tmp_path / "pid").read_text()))
 
 
 def test_a_luigid_that_does_not_start_is_told(

@@ -101,6 +101,20 @@ def test_a_stage_that_is_done_stays_done(
     assert (_task(tmp_path)["status"], len(_task(tmp_path)["attempts"])) == ("completed", 1)
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_one_of_several_that_fails_with_the_process_keeps_that_it_was_interrupted(
+    ends: bool, make_stage: Callable[..., Any], end: Callable[[], threading.Thread], tmp_path: Path
+) -> None:
+    stage = make_stage("segmentation")
+    work._begin(stage)
+    if ends:
+        end().join()
+    work._fail(stage, StoreError("its temporary file is gone"))
+    expected = "interrupted" if ends else "its temporary file is gone"
+    assert (_task(tmp_path)["status"], _task(tmp_path)["message"]) == ("error", expected)
+    assert stage not in work._at_work
+
+
 def test_a_failure_is_left_to_who_asked(
     make_stage: Callable[..., Any], end: Callable[[], threading.Thread], tmp_path: Path
 ) -> None:

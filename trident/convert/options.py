@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trident.errors import NotAvailableError, SettingsError
+from trident.job import absolute_path
 from trident.settings import Words
 
 
@@ -58,7 +59,7 @@ def load_options(**given: Any) -> ConvertOptions:
             "conversion needs libvips, which is not installed: pip install 'trident-luigi[convert]'"
         )
     paths = {
-        name: path.expanduser().absolute()
+        name: absolute_path(path)
         for name in ("input_dir", "job_dir", "mpp_csv")
         if (path := getattr(options, name)) is not None
     }

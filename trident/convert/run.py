@@ -10,8 +10,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def convert_all(
             waiting = {pool.submit(crew.convert, stages[index]): index for index in to_do}
             attempts.update(to_do)
             to_do = []
-            for ended in as_completed(waiting):
+            for ended in _as_they_end(waiting):
                 index, outcome = waiting[ended], ended.result()
                 if outcome.is_held and attempts[index] < _ATTEMPTS and not _is_abandoned(outcome.stage):
                     to_do.append(index)
@@ -86,6 +86,14 @@ def convert_all(
     finally:
         pool.shutdown(wait=True)
     return [outcomes[index] for index in range(len(stages))]
+
+
+def _as_they_end(waiting: Iterable[Future[Outcome]]) -> Iterator[Future[Outcome]]:
+    """Like `as_completed`, which alone, without a time limit, would not see a signal that another thread was given."""
+    left = set(waiting)
+    while left:
+        ended, left = wait(left, _POLL_S, FIRST_COMPLETED)
+        yield from ended
 
 
 def _is_abandoned(stage: ConvertStage) -> bool:

@@ -110,29 +110,48 @@ class Pool:
 
         Raises:
             NotStartedError: the run is told to stop and the stage has not begun.
-            PutDownError: the run is told to stop and the executor ended; the stage may have begun.
+            PutDownError: the run is told to stop and an executor ended under the stage, which may have begun.
             ExecutorError: executors do not start, or died again and again under this stage.
             TridentError, UnforeseenError: what the stage itself raised.
         """
+        how = ""
         for attempt in range(1, ATTEMPTS + 1):
-            with self._lease(uses_device, alone=attempt > 1) as place:
-                on_lane(place.lane.name)
-                try:
-                    return self._executor(place).run(request, progress, self._timeout_s)
-                except ExecutorError as error:
-                    if self._refusing:
-                        raise NotStartedError(f"{request.slide}: interrupted: {error}") from error
+            try:
+                return self._attempt(request, progress, uses_device, attempt, on_lane)
+            except NotStartedError as error:
+                if attempt == 1:
                     raise
-                except ExecutorDiedError as death:
-                    if self._refusing:
-                        raise PutDownError(f"{request.slide}: interrupted: {death}") from death
-                    how = str(death)
+                # An earlier attempt had begun it, and what died then has noted nothing.
+                raise PutDownError(f"{request.slide}: interrupted: {how}") from error
+            except ExecutorDiedError as death:
+                how = str(death)
             if attempt < ATTEMPTS:
                 logger.warning("%s: %s: %s; begun again", request.slide, request.kind, how)
         raise ExecutorError(
             f"{request.slide}: the process died {ATTEMPTS} times under this slide (last: {how}); it may be damaged, or "
             "memory too small: look at the log, or try a smaller --batch_size"
         )
+
+    def _attempt(
+        self,
+        request: StageRequest,
+        progress: Progress,
+        uses_device: bool,
+        attempt: int,
+        on_lane: Callable[[str], object],
+    ) -> StageResult:
+        with self._lease(uses_device, alone=attempt > 1) as place:
+            on_lane(place.lane.name)
+            try:
+                return self._executor(place).run(request, progress, self._timeout_s)
+            except ExecutorError as error:
+                if self._refusing:
+                    raise NotStartedError(f"{request.slide}: interrupted: {error}") from error
+                raise
+            except ExecutorDiedError as death:
+                if self._refusing:
+                    raise PutDownError(f"{request.slide}: interrupted: {death}") from death
+                raise
 
     def refuse(self) -> None:
         """Begin no further stage; those that run go on."""

@@ -8,10 +8,12 @@ temporary files are removed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import json
 import logging
 import os
+import queue
 import signal
 import socket
 import sys
@@ -41,6 +43,30 @@ logger = logging.getLogger(__name__)
 ORPHAN_S = 60.0
 """An executor that no driver has spoken to for this long, after its start, ends."""
 _PROGRESS_EVERY_S = 0.2
+_LOOK_EVERY_S = 1.0
+"""A signal that the kernel gives to another thread does not wake the main one, which alone runs Python's handlers."""
+
+
+class _End:
+    """The word that this process is to end. A signal's handler may give it, in the middle of `wait` too.
+
+    An Event's `set` would then wait for the lock that the interrupted `wait` holds.
+    """
+
+    def __init__(self) -> None:
+        self.is_given = False
+        self._words: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def give(self) -> None:
+        self.is_given = True
+        self._words.put(None)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it is given, by now or within this time; for one thread."""
+        if not self.is_given:
+            with contextlib.suppress(queue.Empty):
+                self._words.get(timeout=seconds)
+        return self.is_given
 
 
 class Server:
@@ -57,14 +83,14 @@ class Server:
         self._device_index = device_index
         self._host = tuple(sorted((name, tuple(v) if isinstance(v, list) else v) for name, v in host.items()))
         self._driver_pid = driver_pid
-        self._stop = threading.Event()
+        self._end = _End()
         self._control: socket.socket | None = None
         self._control_lock = threading.Lock()
         self._planning = threading.Lock()
 
     def serve(self) -> None:
         """Listen, work, and return once the driver is gone or SIGTERM came."""
-        signal.signal(signal.SIGTERM, lambda *_: self._stop.set())
+        signal.signal(signal.SIGTERM, lambda *_: self._end.give())
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the driver decides what it means
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             before = os.umask(0o177)
@@ -73,18 +99,19 @@ class Server:
             listener.listen()
             _in_thread(lambda: self._accept(listener))
             self._wait_for_driver()
-            self._stop.wait()
+            while not self._end.wait(_LOOK_EVERY_S):
+                pass
         abandon_work()
 
     def _wait_for_driver(self) -> None:
         deadline = time.monotonic() + ORPHAN_S
-        while self._control is None and not self._stop.wait(0.05):
+        while self._control is None and not self._end.wait(0.05):
             if os.getppid() != self._driver_pid:
                 logger.warning("the driver of this executor is dead: it ends")
-                self._stop.set()
+                self._end.give()
             elif time.monotonic() > deadline:
                 logger.warning("no driver speaks to this executor: it ends")
-                self._stop.set()
+                self._end.give()
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -105,14 +132,14 @@ class Server:
                     self._stay(connection)
                     for _ in messages:  # the driver says nothing more; the end of this is the end of the run
                         pass
-                    self._stop.set()
+                    self._end.give()
                 else:
                     request = StageRequest(str(first["job"]), str(first["kind"]), str(first["slide"]))
                     self._run(connection, request)
             except (OSError, ValueError, KeyError) as error:
                 logger.debug("a connection broke: %s", error)
                 if connection is self._control:
-                    self._stop.set()
+                    self._end.give()
 
     def _stay(self, connection: socket.socket) -> None:
         send(connection, {"event": "ready", "pid": os.getpid()})
@@ -141,7 +168,7 @@ class Server:
                 stages = stages_for_work(request.job, self._device_index, self._host)
             answer = result_message(run_recorded(stages.stage(request.kind, request.slide), progress))
         except Exception as error:  # noqa: BLE001 - whatever it is, the driver is told, and raises it again
-            if self._stop.is_set():  # what the end of this process does to a stage says nothing about the slide
+            if self._end.is_given:  # what the end of this process does to a stage says nothing about the slide
                 return
             answer = error_message(error, describe_error(error), traceback.format_exc())
         send(connection, answer)

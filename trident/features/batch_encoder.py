@@ -75,8 +75,10 @@ class BatchEncoder:
         self._turn: AbstractContextManager[object] = nullcontext()
         if not encoder.reentrant:
             self._turn = _turns.setdefault(encoder, threading.Lock())
-        self._dim = encoder.embedding_dim
         self.precision = used_precision(encoder.precision, device.type, precision)
+        with self._turn:  # both may run the model
+            encoder.accept_patches(self.precision)
+            self._dim = encoder.embedding_dim
         self.largest: int | None = None
         """Patches that fit into the device's memory at once, where that became known by failing."""
         self._executor = single_core_threads(threads, "trident-encode") if self._threads > 1 else None
@@ -127,10 +129,11 @@ class BatchEncoder:
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
             if count == 1:
-                raise TridentError(
-                    f"encoder {self.encoder.enc_name} runs out of memory on {self._device} with a single patch; "
-                    "free the device, choose a smaller encoder, or use the CPU (--gpus -1)"
-                )
+                advice = "free memory or choose a smaller encoder"
+                if self._device.type != "cpu":
+                    advice = "free the device, choose a smaller encoder, or use the CPU (--gpus -1)"
+                name = self.encoder.enc_name
+                raise TridentError(f"encoder {name} runs out of memory on {self._device} with a single patch; {advice}")
             self.largest = count // 2
             logger.warning(
                 "encoder %s: out of memory on %s with %d patches at once; going on with %d",

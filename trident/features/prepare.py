@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,22 @@ from trident.features.pixels import crop_centre, normalise, resize, resize_with_
 Pixels = NDArray[np.uint8]
 PixelStep = partial[Tensor]
 """A function with its settings; uint8 (B, H, W, 3) -> uint8 (B, H', W', 3)."""
+
+_LEVELS = 10
+"""How deep in a transform a network is looked for: a Compose in a Compose takes two levels for each."""
+_COPIED_AS_THEMSELVES = (
+    type,
+    ModuleType,
+    FunctionType,
+    BuiltinFunctionType,
+    str,
+    bytes,
+    int,
+    float,
+    np.ndarray,
+    Tensor,
+)
+"""What `copy.deepcopy` does not look into, or what holds numbers only."""
 
 
 class PatchPreparer:
@@ -133,6 +150,7 @@ class _PerThread:
 
     def __init__(self, function: Callable[[Image.Image], Any]) -> None:
         self._function = function
+        self._is_shared = _holds_network(function)
         self._own = threading.local()
         self._turn = threading.Lock()
 
@@ -143,7 +161,7 @@ class _PerThread:
         return own(image)
 
     def _copied(self) -> Callable[[Image.Image], Any]:
-        if _holds_network(self._function):
+        if self._is_shared:
             return self._in_turn
         try:
             return copy.deepcopy(self._function)
@@ -156,14 +174,34 @@ class _PerThread:
 
 
 def _holds_network(function: object) -> bool:
-    """Whether weights belong to a transform, to the object whose method it is, or to one of its steps."""
-    owner = getattr(function, "__self__", function)
-    for held in (owner, *getattr(owner, "__dict__", {}).values()):
-        if isinstance(held, nn.Module) and next(held.parameters(), None) is not None:
-            return True
-        if isinstance(held, (list, tuple)) and any(step is not owner and _holds_network(step) for step in held):
-            return True
+    """Whether a copy of a transform would copy weights: they are its own, or of something that it holds."""
+    seen: dict[int, object] = {}  # kept, so that no other object gets the number of one
+    level = [function]
+    for _ in range(_LEVELS):
+        following: list[object] = []
+        for held in level:
+            if id(held) in seen or isinstance(held, _COPIED_AS_THEMSELVES):
+                continue
+            seen[id(held)] = held
+            if isinstance(held, nn.Module) and next(held.parameters(), None) is not None:
+                return True
+            following += _parts(held)
+        level = following
     return False
+
+
+def _parts(held: object) -> Iterable[object]:
+    """What an object holds, as far as Python tells without running code of the object's own."""
+    if isinstance(held, dict):
+        return held.values()
+    if isinstance(held, (list, tuple, set, frozenset)):
+        return held
+    parts = list(getattr(held, "__dict__", {}).values())
+    if isinstance(held, partial):
+        parts += [held.func, held.args, held.keywords]
+    elif isinstance(held, MethodType):
+        parts.append(held.__self__)
+    return parts
 
 
 def _split(transform: Transform) -> tuple[list[Any] | None, Tensor | None, Tensor | None]:

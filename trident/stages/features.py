@@ -273,8 +273,9 @@ def _digest_of_weights(encoder: PatchEncoder) -> str:
     for name, tensor in encoder.state_dict().items():
         if not isinstance(tensor, torch.Tensor):  # a module's extra state, which has no bytes of its own
             continue
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        given = tensor.to(encoder.given_dtypes.get(name, tensor.dtype))  # whatever a device has made of it
+        digest.update(f"{name} {given.dtype} {tuple(given.shape)}\n".encode())
+        digest.update(given.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

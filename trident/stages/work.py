@@ -72,7 +72,8 @@ def _end(stage: Stage, result: StageResult) -> None:
 def _fail(stage: Stage, error: BaseException) -> None:
     """One of several that run together failed; the others go on."""
     with _noting:
-        record_failure(stage, error)
+        if not _ending:  # else it is put down already: what the end of the process does to it is not its failure
+            record_failure(stage, error)
         _at_work.discard(stage)
 
 
