@@ -9,8 +9,6 @@ import queue
 import signal
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,8 +21,9 @@ from luigi.retcodes import retcode
 
 from luigi_tasks.patient_scheduler import PatientScheduler
 from trident import exit_codes
-from trident.errors import SettingsError, TridentError
+from trident.errors import TridentError
 from trident.job import Job
+from trident.luigid import problem_of, shown_address
 from trident.store.redact import redact_text
 
 _ANSWER_S = 10.0
@@ -73,24 +72,18 @@ def require_luigid(choice: SchedulerChoice) -> None:
     """Ask once whether luigid is there; Luigi itself would try for a minute before it says anything.
 
     Raises:
-        SettingsError: this is no address.
-        TridentError: luigid does not answer.
+        TridentError: luigid does not answer, or this is no address.
     """
     if choice.url is None or choice.url.startswith("http+unix://"):
         return
-    if not choice.url.startswith(("http://", "https://")):
-        raise SettingsError(f"--scheduler_url {choice.url}: write it as http://host:port")
-    try:
-        urllib.request.urlopen(choice.url, timeout=_ANSWER_S).close()
-    except urllib.error.HTTPError:
-        return  # an answer, if a strange one
-    except (OSError, ValueError) as error:
-        raise _no_answer(choice, error) from error
+    problem = problem_of(choice.url, _ANSWER_S)
+    if problem is not None:
+        raise _without_luigid(choice.url, problem)
 
 
-def _no_answer(choice: SchedulerChoice, error: Exception) -> TridentError:
+def _without_luigid(url: str, problem: str) -> TridentError:
     return TridentError(
-        f"{redact_text(str(choice.url))}: luigid does not answer ({error}); start it, or run without its address "
+        f"{shown_address(url)}: {problem}; start luigid there, or run without its address "
         "(`luigi`: with --local-scheduler)"
     )
 
@@ -282,7 +275,9 @@ def build(tasks: Sequence[luigi.Task], choice: SchedulerChoice, engine: Engine, 
         try:
             luigi.build(list(tasks), worker_scheduler_factory=engine, workers=engine.slots or 1, **where)
         except rpc.RPCError as error:
-            raise _no_answer(choice, error) from error
+            url = str(choice.url)
+            told = redact_text(str(error).replace(url, shown_address(url)))
+            raise _without_luigid(url, f"luigid does not answer ({told})") from error
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlencode, urlsplit
 def can_be_kept(url: str) -> bool:
     """Whether luigid is asked directly: without a proxy, password or TLS, which are left to Luigi."""
     parts = urlsplit(url)
-    if parts.scheme != "http" or parts.username or not parts.hostname:
+    if parts.scheme != "http" or "@" in parts.netloc or not parts.hostname:
         return False
     return "http" not in urllib.request.getproxies() or bool(urllib.request.proxy_bypass(parts.hostname))
 

@@ -11,7 +11,7 @@ from typing import Any
 from luigi import rpc
 
 from luigi_tasks.kept_connection import KeptConnections, can_be_kept
-from trident.store.redact import redact_text
+from trident.luigid import shown_address
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Patience:
         give_up_s: seconds for which all requests together wait.
         clock: seconds that only grow.
         """
-        self._url = redact_text(url)
+        self._url = shown_address(url)
         self.give_up_s = give_up_s
         self._clock = clock
         self._silent_since: float | None = None

@@ -326,6 +326,8 @@ def deaf() -> Iterator[tuple[str, list[Any]]]:
         ("http://127.0.0.1:1", "error: http://127.0.0.1:1: luigid does not answer"),
         (None, ": luigid does not answer"),
         ("localhost:8082", "http://host:port"),
+        ("ftp://me:hush@localhost", "error: ftp://[removed]@localhost: no address: write it as http://host:port"),
+        ("http://me:hush@127.0.0.1:1", "error: http://[removed]@127.0.0.1:1: luigid does not answer"),
     ],
 )
 def test_a_luigid_that_does_not_answer_is_one_line(
@@ -335,6 +337,7 @@ def test_a_luigid_that_does_not_answer_is_one_line(
     done = run_program("batch", *_underscores(**options))
     assert done.code == USAGE
     assert says in done.err
+    assert "hush" not in done.err
     assert done.err.count("\n") == 1
     assert len(deaf[1]) == (url is None)  # Luigi itself would try again for a minute
 

@@ -90,11 +90,13 @@ def test_what_is_not_given_is_taken_from_where_a_run_takes_it(
     monkeypatch.setenv("TRIDENT_JOB_DIR", str(tmp_path / "job"))
     assert doctor.run([]) == 1
     out = capsys.readouterr().out
-    assert "fail  luigid: http://localhost:1 does not answer" in out
+    assert "fail  luigid: http://localhost:1: luigid does not answer" in out
     assert f"job directory: {tmp_path / 'job'}: " in out
     monkeypatch.setenv("TRIDENT_MAG", "fast")
     assert doctor.run([]) == 1
-    assert "fail  options: --mag fast" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "fail  options: --mag fast" in out
+    assert "warn  luigid: not asked: the options are wrong" in out
 
 
 def _given(profile: str) -> Any:

@@ -10,7 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import luigi
 import pytest
+from luigi.configuration import LuigiConfigParser
 from packaging.requirements import Requirement
 
 from trident.doctor import machine, models, packages, reading, services
@@ -181,9 +183,9 @@ def test_a_real_luigid_answers(start_luigid: Callable[..., Any], wait_until: Cal
         (200, b"<html>Directory listing</html>", "something else answers there"),
         (200, b'{"answer": 1}', "something else answers there"),
         (200, b"[" * 20_000, "something else answers there"),
-        (404, b"", "is no luigid: it answers HTTP 404"),
-        (502, b"", "is no luigid: it answers HTTP 502"),
-        (407, b"", "is no luigid: it answers HTTP 407"),
+        (404, b"", "no luigid: it answers HTTP 404"),
+        (502, b"", "no luigid: it answers HTTP 502"),
+        (407, b"", "no luigid: it answers HTTP 407"),
         (200, b'{"response": {"enabled": true}}', None),
     ],
 )
@@ -205,10 +207,51 @@ def test_only_an_answer_of_luigid_itself_counts(status: int, body: bytes, says: 
     assert (says or "answers at") in finding.detail
 
 
-def test_a_password_in_an_address_is_not_shown() -> None:
-    (finding,) = services.luigid("http://me:hush@localhost:1")
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://me:hush@localhost:1", "http://[removed]@localhost:1: luigid does not answer"),
+        ("http://me:hush@localhost:1/", "http://[removed]@localhost:1/: luigid does not answer"),
+        ("http://me:hush@localhost", "http://[removed]@localhost: luigid does not answer"),
+        ("http://me:hush@localhost:hush@/", "http://[removed]@/: no address"),
+        ("http://:hush@localhost:1", "http://[removed]@localhost:1: luigid does not answer"),
+        ("http://me:hush@[::1", "http://[removed]@[::1: no address"),
+        ("http://me:hu@hush@localhost:1", "http://[removed]@localhost:1: luigid does not answer"),
+        ("http://me:hush/hush@localhost:1", "http://[removed]@localhost:1: no address"),
+        ("http://me:hush#hush@localhost:1", "http://[removed]@localhost:1: no address"),
+        ("http://me:hush hush\nhush@localhost:1", "http://[removed]@localhost:1: "),
+        ("me:hush@localhost:1", "[removed]@localhost:1: no address"),
+        ("ftp://me:hush@localhost:1", "ftp://[removed]@localhost:1: no address"),
+    ],
+)
+def test_a_password_in_an_address_is_not_shown(url: str, shown: str) -> None:
+    (finding,) = services.luigid(url)
     assert finding.verdict is Verdict.FAIL
+    assert finding.detail.startswith(shown)
     assert "hush" not in str(finding)
+    assert "me:" not in str(finding)
+
+
+def test_nor_is_one_of_a_unix_socket() -> None:
+    (finding,) = services.luigid("http+unix://me:hush@%2Frun%2Fluigi")
+    assert finding.verdict is Verdict.WARN
+    assert finding.detail.startswith("http+unix://[removed]@%2Frun%2Fluigi: not asked")
+
+
+@pytest.mark.parametrize(
+    ("url", "are_known", "verdict", "says"),
+    [
+        (None, True, Verdict.PASS, "none is named"),
+        (None, False, Verdict.WARN, "not asked: the options are wrong"),
+        ("http://localhost:1", False, Verdict.FAIL, ": luigid does not answer"),
+    ],
+)
+def test_where_the_options_are_wrong_none_may_be_said_to_be_named(
+    url: str | None, are_known: bool, verdict: Verdict, says: str
+) -> None:
+    (finding,) = services.luigid(url, are_known=are_known)
+    assert finding.verdict is verdict
+    assert says in finding.detail
 
 
 def test_the_luigi_command_may_have_a_luigid_of_its_own() -> None:
@@ -248,6 +291,35 @@ def test_options_come_from_where_a_run_takes_them(
     found = options_in_force({"job_dir": None, "wsi_cache": None, "scheduler_url": None} | given)
     assert (found.job_dir, found.wsi_cache, found.scheduler_url, found.luigi_url) == expected
     assert found.findings == ()
+
+
+@pytest.mark.parametrize(
+    ("first", "later"),
+    [
+        ("scheduler_url = http://a:1", ""),
+        ("scheduler_url = http://a:1", "scheduler_url = http://b:1"),
+        ("scheduler_url = http://a:1", "default-scheduler-url = http://b:1"),
+        ("default-scheduler-url = http://a:1", "scheduler_url = http://b:1"),
+        ("default-scheduler-url = http://a:1\nscheduler_url = http://b:1", ""),
+        ("scheduler-url = http://a:1\nscheduler_url = http://b:1", ""),
+        ("scheduler_url = http://b:1\ndefault_scheduler_url = http://a:1", ""),
+        ("default-scheduler-url = http://a:1", "default_scheduler_url = http://b:1"),
+        ("scheduler_url = http://a:1", "scheduler_url ="),
+        ("default-scheduler-url = http://a:1", "scheduler_url ="),
+        ("scheduler_host = a", "scheduler_port = 1"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The configuration contains the parameter")
+def test_the_luigi_command_takes_the_same_address(
+    first: str, later: str, clean_settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (clean_settings / "luigi.cfg").write_text(f"[core]\n{first}\n")
+    (clean_settings / "later.cfg").write_text(f"[core]\n{later}\n")
+    monkeypatch.setenv("LUIGI_CONFIG_PATH", "later.cfg")
+    config = LuigiConfigParser()
+    config.read(["luigi.cfg", "later.cfg"])
+    monkeypatch.setattr(LuigiConfigParser, "_instance", config)
+    assert options_in_force({}).luigi_url == (luigi.interface.core().scheduler_url or None)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from trident.errors import SettingsError, StoreError
+from trident.export import sources
 from trident.export.sources import choose_features, choose_grid
 
 TWO = np.ones((2, 3))
@@ -115,6 +116,30 @@ def test_no_such_slide(job: Path, asked: str, hint: str) -> None:
     with pytest.raises(SettingsError) as caught:
         choose_features(job, "patch", encoder="timm/resnet18").slide(asked)
     assert hint in str(caught.value)
+
+
+def test_coordinates_that_cannot_be_looked_at_are_told(job: Path, caplog: pytest.LogCaptureFixture) -> None:
+    beside = job / "10x_128px_0px_overlap" / "patches"
+    if beside.is_dir():
+        beside.rename(job / "moved")
+    beside.symlink_to(beside)
+    assert choose_grid(job, None, "slide-a") == ("20x_128px_0px_overlap", "slide-a")
+    (told,) = caplog.messages
+    assert told.startswith(f"{beside}/slide-a_patches.h5: left out, because it cannot be looked at (")
+    for name in ("n" * 300, "nul\0"):
+        with pytest.raises(StoreError, match="no coordinates of a slide"):
+            choose_grid(job, None, name)
+
+
+def test_a_job_directory_that_cannot_be_listed(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(job_dir: Path, newest: str | None) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(job_dir))
+
+    monkeypatch.setattr(sources, "find_grids", refusing)
+    with pytest.raises(StoreError, match="cannot be listed: Permission denied"):
+        choose_features(job, "patch")
+    with pytest.raises(StoreError, match="cannot be listed: Permission denied"):
+        choose_grid(job, None, "slide-a")
 
 
 def test_grids_by_coordinates(job: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from trident.errors import UnreadableSlideError
+from trident.slides import dicom
 from trident.slides.dicom import by_series, openable_file, series_uid
 from trident.slides.discovery import find_slides
 from trident.slides.folders import source_bytes
@@ -71,15 +72,50 @@ def test_a_series_counts_once(tmp_path: Path, write_dicom: Any, scene_levels: di
     write_dicom(tmp_path / "single", {1: scene_levels[4]}, series="1.6", name="only")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a.svs").touch()
-    here = {"flat-0.dcm": "flat-0", "alone-0.dcm": "alone-0", "1.2.840.5": "1.2.840.5", "single": "single"}
-    assert names(tmp_path) == here
-    assert names(tmp_path, extensions=["dcm"]) == here
-    below = {"mixed/x-0.dcm": "x-0", "mixed/y-0.dcm": "y-0", "other/a.svs": "a"}
+    here = {"flat-0.dcm": "flat-0", "alone-0.dcm": "alone-0", "1.2.840.5": "1.2.840.5"}
+    assert names(tmp_path) == here | {"single": "single"}
+    assert names(tmp_path, extensions=["dcm"]) == here | {"single": "single"}
+    below = {"mixed/x-0.dcm": "x-0", "mixed/y-0.dcm": "y-0", "single/only-0.dcm": "only-0", "other/a.svs": "a"}
     assert names(tmp_path, search_nested=True) == here | below
     assert names(tmp_path, extensions=["svs"], search_nested=True) == {"other/a.svs": "a"}
     sizes = {slide.name: slide.size_bytes for slide in find_slides(tmp_path)}
     for name, files in {"flat-0": "flat-*.dcm", "1.2.840.5": "1.2.840.5/*.dcm"}.items():
         assert sizes[name] == sum(path.stat().st_size for path in tmp_path.glob(files))
+
+
+def test_with_search_nested_a_single_file_counts_like_any_other(
+    tmp_path: Path, write_dicom: Any, scene: np.ndarray
+) -> None:
+    for folder in ("one", "two"):
+        for name in ("a", "b"):
+            write_dicom(tmp_path / folder / f"case {name}" / "dicom", {1: scene}, name=f"{folder}-{name}")
+    found = {f"{f}/case {n}/dicom/{f}-{n}-0.dcm": f"{f}-{n}-0" for f in ("one", "two") for n in ("a", "b")}
+    assert names(tmp_path, search_nested=True) == found  # by their folders all would be called the same
+
+
+@pytest.mark.parametrize(
+    ("search_nested", "more"),
+    [(False, ["single/lone-0.dcm"]), (True, [])],
+)
+def test_only_headers_that_decide_something_are_read_and_each_once(
+    search_nested: bool,
+    more: list[str],
+    tmp_path: Path,
+    write_dicom: Any,
+    scene: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_dicom(tmp_path, {1: scene}, series="1.1", name="here")
+    write_dicom(tmp_path / "single", {1: scene}, series="1.2", name="lone")
+    write_dicom(tmp_path / "several", {1: scene, 2: scene[::2, ::2]}, series="1.3")
+    for name in ("x", "y"):
+        write_dicom(tmp_path / "mixed", {1: scene}, series=f"1.4.{name == 'x':d}", name=name)
+    read: list[str] = []
+    known = dicom.series_uid
+    monkeypatch.setattr(dicom, "series_uid", lambda path: read.append(path) or known(path))
+    find_slides(tmp_path, search_nested=search_nested)
+    expected = ["mixed/x-0.dcm", "mixed/y-0.dcm", "several/level-0.dcm", "several/level-1.dcm", *more]
+    assert sorted(read) == [str(tmp_path / name) for name in expected]
 
 
 @pytest.mark.parametrize("search_nested", [False, True])

@@ -60,7 +60,7 @@ def _checks(given: argparse.Namespace) -> dict[str, Check]:
         "GPU": machine.gpus,
         "memory": machine.memory,
         "folders": partial(machine.folders, options.job_dir, options.wsi_cache),
-        "luigid": partial(services.luigid, options.scheduler_url, options.luigi_url),
+        "luigid": partial(services.luigid, options.scheduler_url, options.luigi_url, are_known=not options.findings),
         "Docker": partial(services.docker, needed=profile == "full"),
         "weights": partial(models.weights, profile),
         "hub": partial(models.hub, profile, check_gated=given.check_gated),

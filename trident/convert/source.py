@@ -28,6 +28,7 @@ from trident.slides.discovery import SlideSource
 from trident.slides.eligibility import PARSE_ERRORS
 from trident.slides.limits import require_plausible_tiff, require_size, unmarked_pages
 from trident.slides.metadata import (
+    GENERIC_TIFF,
     TIFF_RESOLUTION_DOWN_KEY,
     TIFF_RESOLUTION_KEY,
     TIFF_UNIT_KEY,
@@ -35,9 +36,8 @@ from trident.slides.metadata import (
     resolve_resolution,
 )
 from trident.slides.ome import ome_facts
-from trident.slides.openslide import GENERIC_TIFF
 from trident.slides.registry import IMAGE_EXTENSIONS, has_own_reader, open_slide, slide_extension
-from trident.slides.tiff_pixels import PagePixels, require_known_pixels, require_libvips_reads
+from trident.slides.tiff_pixels import PagePixels, pixels_of, require_known_pixels, require_libvips_reads, unparsable
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def is_read_by_libvips(path: Path) -> bool:
     vendor = openslide.OpenSlide.detect_format(path)
     if extension not in _TIFF_EXTENSIONS:
         return vendor is None and _is_libvips_image(path)
-    return vendor is None or (vendor == GENERIC_TIFF and not (_pixels(path).is_rgb8 and _opens(path)))
+    return vendor is None or (vendor == GENERIC_TIFF and not (pixels_of(path).is_rgb8 and _opens(path)))
 
 
 def _is_libvips_image(path: Path) -> bool:
@@ -166,18 +166,6 @@ def _opens(path: Path) -> bool:
     except openslide.OpenSlideError:
         return False
     return True
-
-
-def _pixels(path: Path) -> PagePixels:
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            return PagePixels.of(tiff.pages.first)
-    except PARSE_ERRORS as error:
-        raise _unparsable(path, error) from error
-
-
-def _unparsable(path: Path, error: BaseException) -> UnreadableSlideError:
-    return UnreadableSlideError(path, f"its TIFF directories do not parse ({one_line(error)}); fetch it again")
 
 
 def _open_image(source: SlideSource) -> OpenedSource:
@@ -230,7 +218,7 @@ def _tiff_properties(path: Path) -> dict[str, str]:
                     found[key] = repr(over / under)
                     found[TIFF_UNIT_KEY] = _UNITS.get(int(unit.value) if unit else _INCH, "")
     except PARSE_ERRORS as error:
-        raise _unparsable(path, error) from error
+        raise unparsable(path, error) from error
     require_known_pixels(path, pixels)
     require_libvips_reads(path, pixels)
     return found
@@ -246,7 +234,7 @@ def _require_one_plane(path: Path) -> dict[str, str]:
         with tifffile.TiffFile(path) as tiff:
             ome = ome_facts(tiff)
     except PARSE_ERRORS as error:
-        raise _unparsable(path, error) from error
+        raise unparsable(path, error) from error
     more = [planes for planes in (ome.more_channels, *ome.more_planes) if planes]
     if more:
         raise UnreadableSlideError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from trident.errors import SettingsError
 from trident.settings import load_settings, luigi_config_paths
 
 _LUIGI_SECTION = "core"
-_LUIGI_KEYS = ("scheduler_url", "scheduler-url", "default-scheduler-url")
+_LUIGI_KEYS = ("scheduler_url", "scheduler-url", "default_scheduler_url", "default-scheduler-url")
+"""In the order in which Luigi looks for them, in all of its files together."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class InForce:
         wsi_cache: folder for copies of slides.
         scheduler_url: of `trident batch` and its like.
         luigi_url: of the `luigi` command, which has a configuration of its own.
-        findings: what is wrong with the options.
+        findings: what is wrong with the options; of those that cannot be read the named ones are in force.
     """
 
     job_dir: Path | None
@@ -59,14 +61,13 @@ def options_in_force(given: Mapping[str, Any]) -> InForce:
 
 
 def _luigi_url() -> str | None:
-    """The address in `[core]` of the files that Luigi reads, of which later ones win."""
-    found = None
+    """The address in `[core]` of the files that Luigi reads: the first key that any has, of which later files win."""
+    parser = configparser.ConfigParser(interpolation=None)
     for path in luigi_config_paths():
-        parser = configparser.ConfigParser(interpolation=None)
-        try:
+        # What cannot be parsed the settings refuse, which are read from the same files.
+        with suppress(configparser.Error, UnicodeDecodeError):
             parser.read(path, encoding="utf-8")
-        except (configparser.Error, UnicodeDecodeError):
-            continue  # the settings, which are read from the same files, say so
-        for key in _LUIGI_KEYS:
-            found = parser.get(_LUIGI_SECTION, key, fallback="").strip() or found
-    return found
+    for key in _LUIGI_KEYS:
+        if parser.has_option(_LUIGI_SECTION, key):
+            return parser.get(_LUIGI_SECTION, key).strip() or None
+    return None

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import urllib.error
-import urllib.request
-from http.client import HTTPException
 from pathlib import Path
 
 from trident.doctor.check import ChildError, Finding, ask_child, failed, passed, warned
-from trident.store.redact import redact_text
+from trident.luigid import problem_of, shown_address
 
 _ANSWER_S = 5.0
-_MOST_BYTES = 1 << 16
 _DOCKER = """
 import json
 import docker
@@ -22,43 +17,30 @@ print(json.dumps([client.version()["Version"], sorted(client.info().get("Runtime
 """
 
 
-def luigid(url: str | None, luigi_url: str | None = None) -> list[Finding]:
+def luigid(url: str | None, luigi_url: str | None = None, *, are_known: bool = True) -> list[Finding]:
     """Whether luigid answers at its address, if one is named.
 
     Args:
         url: such as `http://localhost:8082`; None: runs have a scheduler of their own.
         luigi_url: the same for the `luigi` command.
+        are_known: whether the options could be read; else an address that is None may be set all the same.
     """
     findings = [_luigid("luigid", url)] if url is not None else []
     if luigi_url is not None and luigi_url != url:
         findings.append(_luigid("luigid of the luigi command", luigi_url))
+    if not findings and not are_known:
+        return [warned("luigid", "not asked: the options are wrong")]
     return findings or [passed("luigid", "none is named: each run has a scheduler of its own")]
 
 
 def _luigid(name: str, url: str) -> Finding:
-    shown = redact_text(url)
+    shown = shown_address(url)
     if url.startswith("http+unix://"):
         return warned(name, f"{shown}: not asked, since it listens on a unix socket")
-    problem = _problem_of_luigid(url)
+    problem = problem_of(url, _ANSWER_S)
     if problem is None:
         return passed(name, f"answers at {shown}")
-    return failed(name, f"{shown} {problem}", "luigid --address 127.0.0.1 --port 8082")
-
-
-def _problem_of_luigid(url: str) -> str | None:
-    """Ask its interface what changes nothing: any web server has a first page, and a proxy answers for others."""
-    try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/api/is_pause_enabled", timeout=_ANSWER_S) as answer:
-            content = answer.read(_MOST_BYTES)
-    except urllib.error.HTTPError as error:
-        return f"is no luigid: it answers HTTP {error.code} ({redact_text(str(error.reason))})"
-    except (OSError, ValueError, HTTPException) as error:
-        return f"does not answer ({redact_text(str(error))})"
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError):
-        value = None
-    return None if isinstance(value, dict) and "response" in value else "is no luigid: something else answers there"
+    return failed(name, f"{shown}: {problem}", "luigid --address 127.0.0.1 --port 8082")
 
 
 def docker(*, needed: bool) -> list[Finding]:

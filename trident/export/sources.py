@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import shlex
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from trident.errors import SettingsError, StoreError
 from trident.slides.registry import slide_name
 from trident.store.atomic import store_error
 from trident.store.layout import JobLayout
-from trident.viz.report.grids import find_grids
+from trident.viz.report.grids import find_grids, told_unreadable
 
 Kind = Literal["patch", "slide"]
 
@@ -140,14 +141,17 @@ def choose_grid(job_dir: Path, grid: str | None, asked: str) -> tuple[str, str]:
         asked: the slide by its name, or by the path of its file.
 
     Raises:
-        StoreError: no such job directory, or no grid has them.
+        StoreError: no such job directory, it cannot be listed, or no grid has them.
         SettingsError: several have.
     """
     if not job_dir.is_dir():
         raise StoreError(f"{job_dir}: no such job directory; name the --job_dir of a run")
-    grids = find_grids(job_dir, None) if grid is None else [grid]
-    for slide in (asked, slide_name(asked)):
-        having = [name for name in grids if os.sep not in slide and JobLayout(job_dir, name).coords(slide).is_file()]
+    try:
+        grids = find_grids(job_dir, None) if grid is None else [grid]
+    except OSError as error:
+        raise store_error(Path(error.filename or job_dir), error, "listed") from error
+    for slide in dict.fromkeys((asked, slide_name(asked))):
+        having = [name for name in grids if os.sep not in slide and _is_file(JobLayout(job_dir, name).coords(slide))]
         if len(having) == 1:
             return having[0], slide
         if having:
@@ -156,6 +160,16 @@ def choose_grid(job_dir: Path, grid: str | None, asked: str) -> tuple[str, str]:
     raise StoreError(
         f"{job_dir}: no coordinates of a slide {slide_name(asked)!r} on {grid or 'any grid'}; run --task coords"
     )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except ValueError:  # no file can have such a name
+        return False
+    except OSError as error:
+        told_unreadable(path, error)
+        return False
 
 
 def _matching(found: list[FeatureSet], encoder: str | None) -> list[FeatureSet]:

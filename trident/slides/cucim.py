@@ -20,13 +20,14 @@ from trident.slides.base import AnnouncedRegions, RGBImage
 from trident.slides.diagnosis import one_line
 from trident.slides.eligibility import JPEG, IneligibleError, TiledPage, import_cucim, tiled_pages
 from trident.slides.jpeg_tiles import JpegTiles, jpeg_decoder
+from trident.slides.metadata import GENERIC_TIFF
 from trident.slides.openslide import THUMBNAIL_AT_ONCE_PX, OpenSlideSlide
 from trident.slides.tile_check import TileChecker, has_filled_block
 from trident.slides.tile_regions import TileRegions
 
 logger = logging.getLogger(__name__)
 
-_VENDORS = ("aperio", "generic-tiff")
+_VENDORS = ("aperio", GENERIC_TIFF)
 """OpenSlide's names of the formats whose levels are plain tiled pages; the others shift, overlap or omit tiles."""
 
 _JPEG_2000_DIFFERENCE = 1

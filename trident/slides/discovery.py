@@ -48,7 +48,8 @@ def find_slides(
     own. Hidden files are left out, and so are the images that a `.vms` file is made of. An OME-Zarr folder is a slide,
     and nothing inside it is. DICOM files of one series in one folder are one slide, for which their headers are read:
     a folder below `wsi_dir` whose readable files are one series, and which holds no other slide, is that slide and
-    names it, elsewhere the first file does. What is left out there is told in a warning.
+    names it, elsewhere the first file does. With `search_nested` a single file in a folder is a slide like any other
+    file. What is left out is told in a warning.
 
     Args:
         wsi_dir: folder of slides.
@@ -95,16 +96,18 @@ def _scan(root: Path, suffixes: tuple[str, ...], search_nested: bool) -> Iterato
     singles: list[tuple[str, str]] = []  # (path, path relative to the root)
     series: list[tuple[str, str, list[str]]] = []  # the same and the files, of each slide of several
     for path, prefix, names in _folders(root, suffixes, search_nested):
-        rest, several = _grouped_dicom(path, prefix, names) if DICOM_EXTENSION in suffixes else (names, [])
+        grouped = _Grouped(names)
+        if DICOM_EXTENSION in suffixes:
+            grouped = _grouped_dicom(path, prefix, names, search_nested=search_nested)
         if prefix and not search_nested:
             # This folder was looked at only because it may be a slide.
-            taken = [slide for slide in several if slide[0] == path]
+            taken = [slide for slide in grouped.several if slide[0] == path]
             if not taken:
-                _tell_left_out(path, names)
+                _tell_left_out(path, names, grouped.n_series)
             series += taken
             continue
-        series += several
-        singles += [(os.path.join(path, name), prefix + name) for name in rest]  # noqa: PTH118
+        series += grouped.several
+        singles += [(os.path.join(path, name), prefix + name) for name in grouped.rest]  # noqa: PTH118
     for (path, rel_path), answer in zip(singles, stat_all(path for path, _ in singles), strict=True):
         is_folder, size = False, 0  # a link to nothing is listed, and its opening says what is wrong
         if isinstance(answer, os.stat_result):
@@ -139,31 +142,43 @@ def _folders(root: Path, suffixes: tuple[str, ...], search_nested: bool) -> Iter
         level = deeper
 
 
-def _grouped_dicom(folder: str, prefix: str, names: list[str]) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
-    """The slides of one folder, those of DICOM series apart from the others.
+@dataclass(frozen=True)
+class _Grouped:
+    """The slides of one folder, those of DICOM series apart from the others."""
 
-    Files of one series are one slide: the folder itself where it lies below the root and holds nothing else, but for
-    files that cannot be read, which are told of; otherwise the first of the files.
+    rest: Sequence[str]
+    """Names of the files that are a slide each."""
+    several: Sequence[tuple[str, str, list[str]]] = ()
+    """(path, path relative to the root, files) of each slide of several files, or that is the folder itself."""
+    n_series: int = 0
+    """DICOM series, where the headers were read."""
+
+
+def _grouped_dicom(folder: str, prefix: str, names: list[str], *, search_nested: bool) -> _Grouped:
+    """Files of one series are one slide.
+
+    It is the folder itself where it lies below the root and holds nothing else, but for files that cannot be read,
+    which are told of; otherwise the first of the files. A file alone needs no look into it where it counts anyway.
     """
     dicom = _dicom_of(names)
-    if not dicom or (len(dicom) < 2 and not prefix):
-        return names, []
+    if not dicom or (len(dicom) < 2 and (not prefix or search_nested)):
+        return _Grouped(names)
     series, unreadable = sorted_out([os.path.join(folder, name) for name in dicom])  # noqa: PTH118
     if len(series) == 1 and len(dicom) == len(names) and prefix:
         if unreadable:
             logger.warning("%s: %s", folder, note_of_left_out(unreadable))
-        return [], [(folder, prefix[:-1], series[0])]
+        return _Grouped([], [(folder, prefix[:-1], series[0])], len(series))
     several = [group for group in series if len(group) > 1]
     merged = {Path(path).name for group in several for path in group}
     rest = [name for name in names if name not in merged]
-    return rest, [(group[0], prefix + Path(group[0]).name, group) for group in several]
+    return _Grouped(rest, [(group[0], prefix + Path(group[0]).name, group) for group in several], len(series))
 
 
 def _dicom_of(names: Sequence[str]) -> list[str]:
     return [name for name in names if name.lower().endswith(DICOM_EXTENSION)]
 
 
-def _tell_left_out(folder: str, names: Sequence[str]) -> None:
+def _tell_left_out(folder: str, names: Sequence[str], n_series: int) -> None:
     """Warn of a folder with DICOM files that is no slide by itself."""
     dicom = _dicom_of(names)
     if not dicom:
@@ -172,8 +187,7 @@ def _tell_left_out(folder: str, names: Sequence[str]) -> None:
     if others:
         reason = f"it holds other slides as well ({others[0]})"
     else:
-        series, _ = sorted_out([os.path.join(folder, name) for name in dicom])  # noqa: PTH118
-        reason = f"it holds {len(series)} DICOM series" if series else "none of its .dcm files has a readable header"
+        reason = f"it holds {n_series} DICOM series" if n_series else "none of its .dcm files has a readable header"
     logger.warning("%s: left out, because %s; --search_nested takes its files one by one", folder, reason)
 
 

@@ -33,8 +33,8 @@ TIFF_RESOLUTION_KEY = "tiff.XResolution"
 TIFF_RESOLUTION_DOWN_KEY = "tiff.YResolution"
 TIFF_UNIT_KEY = "tiff.ResolutionUnit"
 _OPENSLIDE_MPP_KEY, _OPENSLIDE_VENDOR_KEY = "openslide.mpp-x", "openslide.vendor"
-_VENDOR_OF_TAGS = "generic-tiff"
-"""Of files for which OpenSlide takes µm/px from the TIFF tags."""
+GENERIC_TIFF = "generic-tiff"
+"""OpenSlide's name of a tiled TIFF that no scanner's software wrote; its µm/px it takes from the TIFF tags."""
 MICROMETERS_PER_UNIT = {"centimeter": 10_000.0, "inch": 25_400.0}
 
 OBJECTIVE_KEYS = ("openslide.objective-power", "aperio.AppMag", "czi.objective-power", "sdpc.rate")
@@ -99,7 +99,7 @@ def positive_number(text: str | None) -> float | None:
 def is_from_tiff_tags(properties: Mapping[str, str], key: str | None) -> bool:
     """Whether what a metadata key says is the TIFF resolution tags, which many programs fill in unasked."""
     if key == _OPENSLIDE_MPP_KEY:
-        return properties.get(_OPENSLIDE_VENDOR_KEY) == _VENDOR_OF_TAGS
+        return properties.get(_OPENSLIDE_VENDOR_KEY) == GENERIC_TIFF
     return key == TIFF_RESOLUTION_KEY
 
 

@@ -18,7 +18,7 @@ from trident.slides.base import RGBImage, Slide
 from trident.slides.diagnosis import explain_unopenable, one_line, require_file
 from trident.slides.dicom import file_and_notes
 from trident.slides.limits import require_plausible_tiff, require_size
-from trident.slides.metadata import resolve_resolution
+from trident.slides.metadata import GENERIC_TIFF, resolve_resolution
 from trident.slides.registry import slide_name
 from trident.slides.thumbnail import fitted_size, shrink_in_bands
 from trident.slides.tiff_pixels import TiffLook, look_at_plain_tiff
@@ -26,9 +26,6 @@ from trident.slides.tiff_pixels import TiffLook, look_at_plain_tiff
 logger = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
-
-GENERIC_TIFF = "generic-tiff"
-"""OpenSlide's name of a tiled TIFF that no scanner's software wrote."""
 
 THUMBNAIL_AT_ONCE_PX = 1 << 24
 """A level of more pixels than this is shrunk in bands, so that a slide without a pyramid does not fill the memory."""

@@ -9,6 +9,7 @@ when a slide is opened.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,14 +109,30 @@ class PagePixels:
         return None
 
 
-def first_page(path: Path) -> PagePixels | None:
-    """The first page of a TIFF, or None where it does not parse."""
+def pixels_of(path: Path) -> PagePixels:
+    """The pixels of the first page of a TIFF.
+
+    Raises:
+        UnreadableSlideError: it does not parse, or claims impossible sizes.
+    """
+    require_plausible_tiff(path)  # tifffile follows directories in a loop for ever
     try:
-        require_plausible_tiff(path)  # tifffile follows directories in a loop for ever
         with tifffile.TiffFile(path) as tiff:
             return PagePixels.of(tiff.pages.first)
-    except (*PARSE_ERRORS, UnreadableSlideError):
-        return None
+    except PARSE_ERRORS as error:
+        raise unparsable(path, error) from error
+
+
+def first_page(path: Path) -> PagePixels | None:
+    """See `pixels_of`; None where it does not parse."""
+    with suppress(*PARSE_ERRORS, UnreadableSlideError):
+        return pixels_of(path)
+    return None
+
+
+def unparsable(path: Path, error: BaseException) -> UnreadableSlideError:
+    """What to say of a TIFF whose tags make no sense."""
+    return UnreadableSlideError(path, f"its TIFF directories do not parse ({one_line(error)}); fetch it again")
 
 
 @dataclass(frozen=True)
@@ -153,7 +170,8 @@ def look_at_plain_tiff(path: Path) -> TiffLook:
         raise UnreadableSlideError(path, f"{reason}; {way_to_rgb(path, pixels)}")
     notes = []
     if pixels.bits > 8:
-        remedy = way_to_rgb(path, pixels)
+        # No command: the file may be a copy that does not stay, and the note does.
+        remedy = "`trident convert` scales it" if _is_convertible(pixels) else _write_it_as_rgb(pixels)
         notes.append(f"of its {pixels.bits} bits OpenSlide takes the upper 8; where that is too dark, {remedy}")
     if pixels.photometric == _CMYK:
         notes.append("its CMYK is turned into RGB without a colour profile; `trident convert` uses one")
@@ -198,9 +216,13 @@ def note_of_pages(path: Path) -> tuple[str, ...]:
 
 def way_to_rgb(path: Path, pixels: PagePixels) -> str:
     """What to do with a TIFF that a reader does not read as it is meant: convert it, where that helps."""
-    if pixels.reason_against_anything() is None and pixels.reason_against_libvips() is None:
+    if _is_convertible(pixels):
         return f"run `{convert_command(path)}`"
     return _write_it_as_rgb(pixels)
+
+
+def _is_convertible(pixels: PagePixels) -> bool:
+    return pixels.reason_against_anything() is None and pixels.reason_against_libvips() is None
 
 
 def _not_checked(error: BaseException) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from trident.viz.report import grids
 from trident.viz.report.grids import find_grids, lies_in
+from trident.viz.report.write import write_report
 
 FLAT = "20x_256px_0px_overlap"
 
@@ -96,6 +99,43 @@ def test_that_of_the_newest_job_comes_first(
     assert find_grids(job_dir, newest) == expected
     monkeypatch.chdir(job_dir.parent)
     assert find_grids(Path("out"), newest) == expected
+
+
+@pytest.fixture(params=["a link to itself", "no permission"])
+def unreadable(request: pytest.FixtureRequest, job_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A grid folder that cannot be looked into."""
+    folder = job_dir / "deep/nested"
+    if request.param == "a link to itself":
+        folder.parent.mkdir()
+        folder.symlink_to(folder)
+        return folder
+    (folder / "patches").mkdir(parents=True)
+    known = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if Path(path) == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return known(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    return folder
+
+
+@pytest.mark.parametrize("newest", [None, "deep/nested", "to/come"])
+def test_a_folder_that_cannot_be_looked_into_is_left_out_and_told_once(
+    newest: str | None,
+    unreadable: Path,
+    job_dir: Path,
+    note: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for coords_dir in ("deep/nested", "deep/nested", str(unreadable)):
+        note(coords_dir=coords_dir, output=f"{unreadable}/patches/a_patches.h5")
+    assert find_grids(job_dir, newest) == [*(["to/come"] if newest == "to/come" else []), FLAT]
+    (told,) = caplog.messages
+    assert told.startswith(f"{unreadable}: left out, because it cannot be looked at (")
+    page = write_report(job_dir, job_dir.parent / "report.html")
+    assert FLAT in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"settings": [', b'{"settings": 7}', b"[" * 100_000, b'"settings"'])

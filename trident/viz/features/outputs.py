@@ -17,7 +17,7 @@ from PIL import Image, PngImagePlugin
 
 from trident.errors import SettingsError, StoreError
 from trident.slides.pillow import BadImageError, opened_image
-from trident.store.atomic import atomic_path, write_text
+from trident.store.atomic import atomic_path
 from trident.store.recipes import sha256_of
 
 _TABLE_KEY = "trident-table"
@@ -52,20 +52,28 @@ def check_output(picture: Path, *, named: bool, source: Path | None = None) -> N
 
 
 def save_both(picture: Path, image: Image.Image, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write the table as CSV (UTF-8, commas), and the picture, each whole or not at all.
+    """Write the picture, and then the table as CSV (UTF-8, commas), each whole or not at all.
+
+    Neither replaces anything before the content of both is on the disk, so no table is ever left without its picture.
 
     Raises:
-        StoreError: one cannot be written.
+        StoreError: one cannot be written; says whether the picture was.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
     notes = PngImagePlugin.PngInfo()
-    write_text(table_of(picture), text.getvalue())
-    notes.add_text(_TABLE_KEY, sha256_of(table_of(picture)))
-    with atomic_path(picture) as temporary:
-        image.save(temporary, format="PNG", pnginfo=notes)
+    table, left = table_of(picture), f"neither {picture.name} nor its table was written"
+    try:
+        with atomic_path(table) as table_beside:
+            table_beside.write_bytes(text.getvalue().encode("utf-8", "backslashreplace"))
+            notes.add_text(_TABLE_KEY, sha256_of(table_beside))
+            with atomic_path(picture) as picture_beside:
+                image.save(picture_beside, format="PNG", pnginfo=notes)
+            left = f"{picture.name} was written, its table was not"
+    except StoreError as error:
+        raise StoreError(f"{error} ({left})") from error
 
 
 def _is_same(path: Path, other: Path) -> bool:

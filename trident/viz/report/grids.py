@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 
 from trident.store.layout import JobLayout
 from trident.viz.report.values import load_object, mapping, text
+
+logger = logging.getLogger(__name__)
 
 _NOT_GRIDS = {"thumbnails", "contours", "contours_geojson", "wsi_states", "runs"}
 _MAX_JOBS = 100
@@ -20,25 +25,32 @@ _MAX_STATES = 64
 _MAX_DEPTH = 8
 _HEAD_BYTES = 1 << 16
 """Of a job file: its settings come first, and its slides may be a hundred thousand."""
+_PARTS = ("features_", "slide_features_")
+_NOTHING_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 def find_grids(job_dir: Path, newest: str | None) -> list[str]:
     """Patch grids of a job directory; first that of the newest job, which may lie elsewhere or not exist yet.
 
     Those in the directory itself come by name, and after them those that job files and states name and that are there.
+    A folder that cannot be looked into is left out, with a warning.
 
     Args:
         job_dir: it exists.
         newest: as `--coords_dir` names it.
+
+    Raises:
+        OSError: the job directory cannot be listed.
     """
-    found = [folder.name for folder in sorted(job_dir.iterdir()) if _may_be_grid(folder) and _is_grid(folder)]
-    for grid in (*_of_jobs(job_dir), *_of_states(job_dir)):
-        if grid not in found and _is_grid(job_dir / grid):
+    is_grid = cache(_is_grid)  # several records may name one folder, of which a warning is enough
+    found = [folder.name for folder in sorted(job_dir.iterdir()) if _may_be_grid(folder) and is_grid(folder)]
+    for grid in (*_of_jobs(job_dir), *_of_states(job_dir, is_grid)):
+        if grid not in found and is_grid(job_dir / grid):
             found.append(grid)
     if not newest:
         return found
     first = _normal(newest, job_dir) or newest
-    return [first, *(name for name in found if name != first)]
+    return [*([] if is_grid(job_dir / first) is None else [first]), *(name for name in found if name != first)]
 
 
 def lies_in(path: str, grid: str) -> bool:
@@ -47,14 +59,29 @@ def lies_in(path: str, grid: str) -> bool:
     return PurePath(path).parent.parent.parts[-len(parts) :] == parts
 
 
+def told_unreadable(path: Path, error: OSError) -> bool:
+    """Warn of a file or folder that cannot be looked at; False, without a word, where it just is not there."""
+    if error.errno in _NOTHING_THERE:
+        return False
+    logger.warning("%s: left out, because it cannot be looked at (%s)", path, error.strerror)
+    return True
+
+
 def _may_be_grid(folder: Path) -> bool:
     return not folder.name.startswith(".") and folder.name not in _NOT_GRIDS
 
 
-def _is_grid(folder: Path) -> bool:
-    if not os.path.isdir(folder):  # noqa: PTH112 - says no, too, where no file can have such a name
+def _is_grid(folder: Path) -> bool | None:
+    """None where that cannot be told; a warning says so."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(
+                entry.name.startswith(_PARTS) or (entry.name == "patches" and entry.is_dir()) for entry in entries
+            )
+    except ValueError:  # no file can have such a name
         return False
-    return (folder / "patches").is_dir() or any(folder.glob("features_*")) or any(folder.glob("slide_features_*"))
+    except OSError as error:
+        return None if told_unreadable(folder, error) else False
 
 
 def _of_jobs(job_dir: Path) -> Iterator[str]:
@@ -71,7 +98,7 @@ def _of_jobs(job_dir: Path) -> Iterator[str]:
             yield grid
 
 
-def _of_states(job_dir: Path) -> Iterator[str]:
+def _of_states(job_dir: Path, is_grid: Callable[[Path], bool | None]) -> Iterator[str]:
     """Where the outputs of slides lie, or lay when the job directory had another place."""
     folder = JobLayout(job_dir, "").states_dir
     names = _names(folder)
@@ -85,7 +112,7 @@ def _of_states(job_dir: Path) -> Iterator[str]:
         if ".." in parts:
             continue
         ends = (str(PurePath(*parts[-count:])) for count in range(min(len(parts) - 1, _MAX_DEPTH), 0, -1))
-        yield from [end for end in ends if _is_grid(job_dir / end)][:1]
+        yield from [end for end in ends if is_grid(job_dir / end)][:1]
 
 
 def _names(folder: Path) -> list[str]:
