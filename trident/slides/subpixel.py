@@ -12,7 +12,9 @@ Found by comparison: about one value in fifty thousand is one grey level off Ope
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,7 +22,13 @@ from numpy.typing import NDArray
 
 from trident.slides.base import RGBImage
 
-_Floats = NDArray[np.float64]
+_FULL = 255
+_STEPS = 256 / 255
+_FLOOR = -0.5 + 1e-4
+"""OpenCV rounds to the nearest, therefore half a grey level less; what is a whole number, but for noise, stays."""
+
+_own = threading.local()
+"""Each thread's memory for what comes between: new memory for every region costs ten times the arithmetic."""
 
 
 @dataclass(frozen=True)
@@ -41,60 +49,91 @@ def shifted(pixels: RGBImage, shift: Shift, out: RGBImage) -> None:
     Args:
         pixels: the level's own, uint8 (height + 1, width + 1, 3).
         shift: where between them.
-        out: the result, uint8 (height, width, 3).
+        out: the result, uint8 (height, width, 3), contiguous.
     """
     right, down = shift.right, shift.down
-    whole = pixels.astype(np.float32)
-    rows = cv2.addWeighted(whole[:, :-1], 1 - right, whole[:, 1:], right, 0)
+    whole, rows, mixed = _between(out.shape[0], out.shape[1])
+    np.copyto(whole, pixels)
+    cv2.addWeighted(whole[:, :-1], 1 - right, whole[:, 1:], right, 0, dst=rows)
     scale = 256 / 255
     # OpenCV rounds to the nearest, therefore half a grey level less; of what is then below 0 it makes 0.
-    mixed = cv2.addWeighted(rows[:-1], (1 - down) * scale, rows[1:], down * scale, -0.5)
-    out[:] = cv2.convertScaleAbs(mixed)
-    if right:
-        for column in shift.last_columns:
-            out[:, column] = _column(pixels[:, column], pixels[:, column + 1], right, down)
-    if down:
-        for row in shift.last_rows:
-            # The same with the axes exchanged.
-            out[row] = _column(pixels[row], pixels[row + 1], down, right)
-    if right and down:
-        for row in shift.last_rows:
-            for column in shift.last_columns:
-                out[row, column] = _corner(pixels[row : row + 2, column : column + 2], right, down)
+    cv2.addWeighted(rows[:-1], (1 - down) * scale, rows[1:], down * scale, -0.5, dst=mixed)
+    cv2.convertScaleAbs(mixed, dst=out)
+    columns = shift.last_columns if right else ()
+    rows_between = shift.last_rows if down else ()
+    for column in columns:
+        _paint_line(pixels[:, column], pixels[:, column + 1], right, down, out[:, column])
+    for row in rows_between:  # the same with the axes exchanged
+        _paint_line(pixels[row], pixels[row + 1], down, right, out[row])
+    for row in rows_between if columns else ():
+        for column in columns:
+            out[row, column] = _corner(pixels[row : row + 2, column : column + 2].tolist(), right, down)
 
 
-def _column(near: RGBImage, far: RGBImage, across: float, along: float) -> RGBImage:
-    """One line between two tiles, (n, 3), of which `far` is painted first; `across` is the share that it covers."""
-    near_mixed, far_mixed = (line[:-1] * (1 - along) + line[1:] * along for line in (near, far))
-    return _painted([(far_mixed, across), (near_mixed, 1 - across)])
+def _between(height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Room for the pixels as floats, for their rows mixed, and for both mixed."""
+    known: tuple[NDArray[np.float32], ...] | None = getattr(_own, "room", None)
+    if known is None or known[-1].shape[:2] != (height, width):
+        shapes = ((height + 1, width + 1, 3), (height + 1, width, 3), (height, width, 3))
+        known = _own.room = tuple(np.empty(shape, dtype=np.float32) for shape in shapes)
+    whole, rows, mixed = known
+    return whole, rows, mixed
 
 
-def _corner(square: RGBImage, right: float, down: float) -> RGBImage:
-    """The pixel (3,) where four tiles meet; `square` (2, 2, 3) holds the nearest pixel of each."""
-    colours = square.astype(np.float64)
-    return _painted(
-        [
-            (colours[1, 1], right * down),
-            (colours[1, 0], (1 - right) * down),
-            (colours[0, 1], right * (1 - down)),
-            (colours[0, 0], (1 - right) * (1 - down)),
-        ]
-    )
+def _paint_line(near: RGBImage, far: RGBImage, across: float, along: float, out: RGBImage) -> None:
+    """One line between two tiles, of which `far` is painted first.
+
+    By few calls of OpenCV: numpy would need twenty, and each hands Python to another thread and waits to get it back.
+
+    Args:
+        near: the line's own pixels, uint8 (n + 1, 3).
+        far: those of the next line, which lies in the other tile.
+        across: share of a pixel that `far` covers, 0 to 1.
+        along: fraction of a pixel by which the result is moved along the line.
+        out: the result, uint8 (n, 3).
+    """
+    first, covered = _weight(across, 0)
+    canvas = _mixed(far, along, first, _FLOOR, cv2.CV_8U)
+    second, covered = _weight(1 - across, covered)
+    above = _mixed(near, along, second, 0.0, cv2.CV_32F)
+    if not 0 < covered < _FULL:
+        cv2.addWeighted(canvas, _STEPS, above, 1, _FLOOR, dst=out, dtype=cv2.CV_8U)
+        return
+    canvas = cv2.addWeighted(canvas, _STEPS, above, 1, _FLOOR, dtype=cv2.CV_8U)
+    cv2.convertScaleAbs(canvas, dst=out, alpha=_FULL / covered, beta=_FLOOR)
 
 
-def _painted(parts: list[tuple[_Floats, float]]) -> RGBImage:
-    """Parts of pixels, (colour 0 to 255, coverage), painted in order as cairo's operator SATURATE does."""
-    canvas: _Floats = np.zeros_like(parts[0][0])
-    covered = 0.0
+def _mixed(line: RGBImage, along: float, weight: float, plus: float, depth: int) -> NDArray[Any]:
+    near, far = (1 - along) * weight * _STEPS, along * weight * _STEPS
+    return cv2.addWeighted(line[:-1], near, line[1:], far, plus, dtype=depth)
+
+
+def _weight(coverage: float, covered: int) -> tuple[float, int]:
+    """How much of the next part of a pixel counts, as cairo's operator SATURATE has it; and what is covered then."""
+    weight = coverage * min(1.0, (1 - covered / _FULL) / coverage)
+    return weight, _stored(covered / _FULL + weight)
+
+
+def _corner(square: list[list[list[int]]], right: float, down: float) -> list[int]:
+    """The pixel (3,) where four tiles meet; `square` (2, 2, 3) holds the nearest pixel of each.
+
+    Three numbers: Python alone is faster than numpy.
+    """
+    parts = [
+        (square[1][1], right * down),
+        (square[1][0], (1 - right) * down),
+        (square[0][1], right * (1 - down)),
+        (square[0][0], (1 - right) * (1 - down)),
+    ]
+    canvas, covered = [0, 0, 0], 0
     for colour, coverage in parts:
-        share = min(1.0, (1 - covered / 255) / coverage)
-        canvas = _stored(canvas / 255 + colour / 255 * (coverage * share))
-        covered = float(_stored(np.asarray(covered / 255 + coverage * share)))
-    if 0 < covered < 255:  # openslide-python takes the coverage out again
-        canvas = np.minimum(255.0, np.floor(canvas * 255 / covered))
-    return canvas.astype(np.uint8)
+        weight, covered = _weight(coverage, covered)
+        canvas = [_stored(was / _FULL + new / _FULL * weight) for was, new in zip(canvas, colour, strict=True)]
+    if 0 < covered < _FULL:  # openslide-python takes the coverage out again
+        canvas = [min(_FULL, int(value * _FULL / covered)) for value in canvas]
+    return canvas
 
 
-def _stored(values: _Floats) -> _Floats:
-    """Numbers from 0 to 1 as 8 bits hold them."""
-    return np.minimum(255.0, np.floor(values * 256))
+def _stored(value: float) -> int:
+    """A number from 0 to 1 as 8 bits hold it."""
+    return min(_FULL, int(value * 256))
