@@ -127,7 +127,7 @@ def test_progress_and_seconds(read: ReadPatch, coords: np.ndarray) -> None:
     assert sizes == [30, 30, 7]
     assert progress == [(30, 67), (60, 67), (67, 67)]
     seconds = report.seconds
-    assert min(seconds.read, seconds.transform, seconds.encode, seconds.write) > 0
+    assert min(seconds.decode, seconds.transform, seconds.encode, seconds.write) > 0
 
 
 def test_sink_may_keep_what_it_gets(read: ReadPatch, coords: np.ndarray) -> None:

@@ -127,6 +127,14 @@ def _failing(bad: set[int]) -> ReadPatch:
     return read
 
 
+@pytest.mark.parametrize("announced", [False, True])
+def test_waiting_for_the_file_is_told_from_decoding(announced: bool) -> None:
+    batches = _batches(PatchReader(_NumberedSlide(announced=announced), ReadPlan(0, 4, 4)), 20, batch_size=8, workers=2)
+    _pixels(batches)
+    assert batches.read_s == (1e-6 if announced else 0)
+    assert batches.decode_s > 0
+
+
 @pytest.mark.parametrize("workers", [0, 3])
 @pytest.mark.parametrize("bad", [{0}, {0, 1, 2}, {99}, {4, 50, 51}])
 def test_unreadable_patches_are_black_and_listed(bad: set[int], workers: int) -> None:
@@ -238,6 +246,8 @@ class _NumberedSlide(Slide):
 
     def announce_regions(self, level: int, side_px: int, corners: np.ndarray) -> AnnouncedRegions | None:
         class Even:
+            read_s = 1e-6
+
             def read(self, index: int, out: RGBImage) -> bool:
                 out[:] = int(corners[index, 0]) % 256 if index % 2 == 0 else 99
                 return index % 2 == 0
@@ -272,7 +282,7 @@ def test_unreadable_patches_of_a_reader(bad: set[int], workers: int, read_px: in
     values, _ = _pixels(batches)
     assert values == [0 if index in bad else index for index in range(100)]
     assert batches.unreadable == sorted(bad)
-    assert batches.read_s > 0
+    assert batches.decode_s > 0
 
 
 def test_a_slide_of_which_nothing_decodes() -> None:

@@ -6,6 +6,8 @@ import errno
 import io
 import os
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -116,6 +118,21 @@ def test_a_read_that_fails_is_left_to_another_reader(tmp_path: Path, monkeypatch
         assert not tiles.decode(0, out)
     fails.assert_called_once()
     assert tiles.decode(0, out)
+
+
+def test_waiting_for_the_file_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiles = opened(tmp_path / "tiles", [SOUND])
+    out = np.empty((SIDE_PX, SIDE_PX, 3), np.uint8)
+    pread = os.pread
+
+    def slow(*arguments: int) -> bytes:
+        time.sleep(0.02)
+        return pread(*arguments)
+
+    monkeypatch.setattr(os, "pread", slow)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(lambda _: tiles.decode(0, out.copy()), range(20)))
+    assert tiles.read_s >= 20 * 0.02
 
 
 def test_without_the_decoder(monkeypatch: pytest.MonkeyPatch) -> None:

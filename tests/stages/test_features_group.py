@@ -117,7 +117,7 @@ def test_each_encoder_has_its_own_file_recipe_and_record(
         assert not member.output.with_name(f"{member.output.name}.lock").exists()
         task = tasks[member.key]
         assert (task["status"], len(task["attempts"])) == ("completed", 1)
-        phases = {"total", "load", "open", "wait", "read", "transform", "encode", "write", "others"}
+        phases = {"total", "load", "open", "wait", "read", "decode", "transform", "encode", "write", "others"}
         assert set(task["timings"]) == phases
         own = ("load", "open", "wait", "encode", "write", "others")  # the threads' seconds go on beside these
         assert sum(task["timings"][phase] for phase in own) <= task["timings"]["total"] + 0.01

@@ -96,12 +96,12 @@ def test_artifacts_are_removed_and_recorded(stage: Callable[..., SegmentationSta
 @pytest.mark.parametrize(
     ("segmenter", "remover", "phases"),
     [
-        (lambda: segmentation_model_factory("otsu"), lambda: None, {"read", "wait"}),
-        (lambda: _model(HEST, 1, 0), lambda: None, {"read", "wait", "transform", "encode"}),
+        (lambda: segmentation_model_factory("otsu"), lambda: None, {"decode", "wait"}),
+        (lambda: _model(HEST, 1, 0), lambda: None, {"read", "decode", "wait", "transform", "encode"}),
         (
             lambda: segmentation_model_factory("otsu"),
             lambda: _model(GRANDQC_ARTIFACT, 1, 4),
-            {"read", "wait", "transform", "encode"},
+            {"read", "decode", "wait", "transform", "encode"},
         ),
     ],
     ids=["otsu", "network", "otsu, then a network"],

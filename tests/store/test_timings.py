@@ -8,7 +8,13 @@ from trident.store.timings import describe, shares, summed
 
 
 def test_sums_phase_by_phase() -> None:
-    assert summed([{"read": 1.0, "total": 2.0}, {"total": 0.5}, {}]) == {"read": 1.0, "total": 2.5}
+    assert summed([{"decode": 1.0, "total": 2.0}, {"total": 0.5}, {}]) == {"decode": 1.0, "total": 2.5}
+
+
+def test_states_that_know_reading_and_decoding_together_only() -> None:
+    old, new = {"wait": 4.0, "read": 4.0, "total": 4.0}, {"wait": 4.0, "read": 1.0, "decode": 3.0, "total": 4.0}
+    assert shares(old) == {"decode": 1.0}
+    assert summed([old, new]) == {"wait": 8.0, "read": 1.0, "decode": 7.0, "total": 8.0}
 
 
 def test_waiting_is_divided_as_the_readers_were_busy() -> None:
@@ -32,6 +38,11 @@ def test_parts_that_are_more_than_the_whole_are_the_whole() -> None:
     [
         ({"wait": 7.1, "read": 9.0, "encode": 0.9}, "71 % decode, 9 % encode", "--max_workers"),
         ({"wait": 8.0, "read": 1.0, "transform": 3.0}, "60 % resize, 20 % decode", "resizing"),
+        (
+            {"wait": 8.0, "read": 5.0, "decode": 2.0, "transform": 1.0},
+            "50 % read, 20 % decode, 10 % resize",
+            "--wsi_cache",
+        ),
         (
             {"wait": 6.0, "read": 1.0, "transform": 1.0, "encode": 4.0},
             "40 % encode, 30 % decode, 30 % resize",

@@ -186,6 +186,7 @@ def _outcome(
     others = sum(other.encode_s + other.write_s for other in outputs if other is not output)
     seconds = PhaseSeconds(
         read=batches.read_s,
+        decode=batches.decode_s,
         transform=batches.transform_s,
         encode=output.encode_s,
         write=output.write_s,

@@ -55,7 +55,7 @@ class _Filled:
 
     errors: list[tuple[int, UnreadableSlideError]] = field(default_factory=list)
     """(index, error) of each patch that does not decode."""
-    read_s: float = 0.0
+    pixels_s: float = 0.0
     transform_s: float = 0.0
 
 
@@ -113,7 +113,7 @@ class PatchBatches:
         self._free: list[list[Tensor]] = []
         self._scratch = threading.local()
         self.unreadable: list[int] = []
-        self.read_s = 0.0
+        self._pixels_s = 0.0
         self.transform_s = 0.0
         self.wait_s = 0.0
 
@@ -162,6 +162,16 @@ class PatchBatches:
         """Allow the batch's buffers to be filled again."""
         self._free.append(batch.buffers)
 
+    @property
+    def read_s(self) -> float:
+        """Seconds, over all threads, of waiting for the file's bytes, where that can be told from decoding."""
+        return 0.0 if self._regions is None else min(self._regions.read_s, self._pixels_s)
+
+    @property
+    def decode_s(self) -> float:
+        """Seconds, over all threads, of decoding patches and putting them together; else of all that reading takes."""
+        return self._pixels_s - self.read_s
+
     def pixels(self, batch: Batch, encoder: int = 0) -> Tensor:
         """The batch as it was prepared for an encoder, counted as its transform was given."""
         return batch.prepared[self._known.slots[encoder]]
@@ -201,7 +211,7 @@ class PatchBatches:
         )
         began = time.perf_counter()
         self._regions = self._reader.announce(self._coords)
-        self.read_s += time.perf_counter() - began
+        self._pixels_s += time.perf_counter() - began
 
     def _look_at_first_readable(self) -> None:
         """Learn from one patch what all of them look like; it is read again in its place."""
@@ -254,7 +264,7 @@ class PatchBatches:
             else:
                 first = number * self._job_size
                 filled = self._fill(self._rows(batch, first), batch.start + first)
-            self.read_s += filled.read_s
+            self._pixels_s += filled.pixels_s
             self.transform_s += filled.transform_s
             for index, error in filled.errors:
                 self.unreadable.append(index)
@@ -291,7 +301,7 @@ class PatchBatches:
             self._prepare(regions, parts, start + first)
             for row in failed:
                 self._blacken([part[row : row + 1] for part in parts])
-            filled.read_s += read - began
+            filled.pixels_s += read - began
             filled.transform_s += time.perf_counter() - read
         return filled
 
@@ -304,11 +314,11 @@ class PatchBatches:
         except UnreadableSlideError as error:
             self._blacken(rows)
             filled.errors.append((index, error))
-            filled.read_s += time.perf_counter() - began
+            filled.pixels_s += time.perf_counter() - began
             return
         read = time.perf_counter()
         self._prepare(np.array(patch[np.newaxis]), rows, index)
-        filled.read_s += read - began
+        filled.pixels_s += read - began
         filled.transform_s += time.perf_counter() - read
 
     def _prepare(self, regions: RGBImage, rows: list[Rows], start: int) -> None:

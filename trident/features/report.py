@@ -7,9 +7,14 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class PhaseSeconds:
-    """Where the time went. `read` and `transform` are summed over the threads; the others are the loop's own."""
+    """Where the time went; `read`, `decode` and `transform` summed over the threads, the others the loop's own.
+
+    See `trident.store.timings`.
+    """
 
     read: float = 0.0
+    """Waiting for the file's bytes, where that can be told from decoding."""
+    decode: float = 0.0
     transform: float = 0.0
     """Resizing, cropping, and whatever else the reading threads do to the pixels."""
     encode: float = 0.0

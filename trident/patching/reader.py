@@ -56,6 +56,11 @@ class PatchRegions:
         self._coords = np.asarray(coords, dtype=np.int64)
         self._announced = reader.slide.announce_regions(self.plan.level, self.plan.read_px, self._coords)
 
+    @property
+    def read_s(self) -> float:
+        """See `AnnouncedRegions.read_s`; 0 where a library reads and decodes at once."""
+        return 0.0 if self._announced is None else self._announced.read_s
+
     def read_into(self, index: int, out: RGBImage) -> None:
         """Read the region of patch `index` into `out`, uint8 (read_px, read_px, 3), contiguous.
 

@@ -36,7 +36,7 @@ class OtsuSegmenter(Segmenter):
         """
         began = time.perf_counter()
         image = read_downscaled(slide, slide.magnification / self.target_magnification, progress)
-        slide.timings["wait"] = slide.timings["read"] = time.perf_counter() - began
+        slide.timings["wait"] = slide.timings["decode"] = time.perf_counter() - began
         width_px, height_px = slide.dimensions
         return TissueMask(otsu_mask(image), width_px / image.shape[1], height_px / image.shape[0])
 

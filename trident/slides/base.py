@@ -33,6 +33,10 @@ _READING = {
 class AnnouncedRegions(Protocol):
     """Square regions of one level that were all named beforehand; safe to read from several threads at once."""
 
+    @property
+    def read_s(self) -> float:
+        """Seconds in which threads waited for the file's bytes, so far, as far as that can be told from decoding."""
+
     def read(self, index: int, out: RGBImage) -> bool:
         """Read region `index` into `out`, or say False: then `Slide.read_region` must read it."""
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import threading
+import time
 import weakref
 from functools import lru_cache
 from pathlib import Path
@@ -57,6 +59,9 @@ class JpegTiles:
         self._shape = (page.tile_size[1], page.tile_size[0], 3)
         tables = page.jpeg_tables.removeprefix(_START).removesuffix(_END)
         self._prefix = _START + _ADOBE + (_YCBCR if page.is_ycbcr else _RGB) + tables
+        self.read_s = 0.0
+        """Seconds, over all threads, of waiting for the file's bytes."""
+        self._counting = threading.Lock()
         self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         weakref.finalize(self, os.close, self._descriptor)
 
@@ -73,10 +78,14 @@ class JpegTiles:
         n_bytes, offset = int(self._byte_counts[index]), int(self._offsets[index])
         if n_bytes <= 0 or offset <= 0:
             return False
+        began = time.perf_counter()
         try:
             data = os.pread(self._descriptor, n_bytes, offset)
         except OSError:  # a network folder that hesitates: whoever reads the tile another way tries again
             return False
+        finally:
+            with self._counting:
+                self.read_s += time.perf_counter() - began
         if len(data) != n_bytes or not data.startswith(_START):
             return False
         try:

@@ -27,6 +27,8 @@ class Tiles(Protocol):
     tiles_across: int
     tiles_down: int
 
+    read_s: float
+
     def decode(self, index: int, out: RGBImage) -> bool:
         """Whether the tile decoded into `out`."""
 
@@ -60,6 +62,11 @@ class TileRegions:
         self._scratch = threading.local()
         width_px, height_px = tiles.tile_size
         self.cache = TileCache(tiles.decode, (height_px, width_px, 3), self.uses(), max_cache_bytes)
+
+    @property
+    def read_s(self) -> float:
+        """See `AnnouncedRegions.read_s`."""
+        return self._tiles.read_s
 
     def read(self, index: int, out: RGBImage) -> bool:
         """Read one region.

@@ -6,7 +6,8 @@ Phases, in seconds of the thread that runs the stage unless something else is sa
 - `load`: loading a model; near 0 where it was loaded already.
 - `open`: opening the slide.
 - `wait`: waiting for patches, or reading them in this thread.
-- `read`, `transform`: reading and decoding, and resizing, summed over the reading threads: they divide `wait`.
+- `read`, `decode`, `transform`: waiting for the file's bytes, decoding, and resizing, summed over the reading threads:
+  they divide `wait`. Where a library reads and decodes at once, `decode` is both.
 - `encode`: starting the device and waiting for it; of a segmenter, its network.
 - `write`: writing files, and drawing pictures.
 - `others`: encoding and writing for the other encoders of the same pass.
@@ -19,8 +20,12 @@ from collections.abc import Iterable, Mapping
 
 _SHOWN_SHARE = 0.05
 _MAJOR_SHARE = 0.5
+_WAITED_FOR = ("read", "decode", "resize")
 
 _HINTS = {
+    "read": (
+        "the device waited for the slides' disk; copies on a local disk (--wsi_cache) or more slides at once may help"
+    ),
     "decode": (
         "the device waited for pixels; try more reading threads (--max_workers) or more slides at once, and copies on "
         "a local disk where the slides lie on slow storage (--wsi_cache)"
@@ -47,23 +52,35 @@ def summed(timings: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Seconds by phase over several slides."""
     total: dict[str, float] = defaultdict(float)
     for one in timings:
-        for phase, seconds in one.items():
+        for phase, seconds in _apart(one).items():
             total[phase] += seconds
     return dict(total)
+
+
+def _apart(timings: Mapping[str, float]) -> Mapping[str, float]:
+    """States of earlier versions know only what reading and decoding took together, as `read`."""
+    if "decode" in timings or "read" not in timings:
+        return timings
+    return {**timings, "read": 0.0, "decode": timings["read"]}
 
 
 def shares(timings: Mapping[str, float]) -> dict[str, float]:
     """What share of the whole, 0 to 1, each part took; largest first.
 
-    Waiting for patches counts as `decode` and `resize`, in the proportion in which the reading threads were busy with
-    them.
+    Waiting for patches counts as `read`, `decode` and `resize`, in the proportion in which the reading threads were
+    busy with them.
     """
+    timings = _apart(timings)
     wait = timings.get("wait", 0.0)
-    read, transform = timings.get("read", 0.0), timings.get("transform", 0.0)
-    resizing = transform / (read + transform) if read + transform > 0 else 0.0
+    busy = {
+        "read": timings.get("read", 0.0),
+        "decode": timings.get("decode", 0.0),
+        "resize": timings.get("transform", 0.0),
+    }
+    in_all = sum(busy.values())
+    waited = {part: wait * seconds / in_all for part, seconds in busy.items()} if in_all > 0 else {"decode": wait}
     parts = {
-        "decode": wait * (1 - resizing),
-        "resize": wait * resizing,
+        **waited,
         "encode": timings.get("encode", 0.0),
         "other encoders": timings.get("others", 0.0),
         "write": timings.get("write", 0.0),
@@ -87,10 +104,10 @@ def describe(timings: Mapping[str, float]) -> str | None:
     )
     if not listed:
         return None
-    waiting = found.get("decode", 0.0) + found.get("resize", 0.0)
+    waiting = {part: share for part, share in found.items() if part in _WAITED_FOR}
     first = next(iter(found))
-    if waiting > _MAJOR_SHARE:  # together they may be most of it where neither is
-        first = "decode" if found.get("decode", 0.0) >= found.get("resize", 0.0) else "resize"
+    if sum(waiting.values()) > _MAJOR_SHARE:  # together they may be most of it where none is
+        first = next(iter(waiting))
     elif found[first] <= _MAJOR_SHARE:
         return listed
     return f"{listed}: {_HINTS[first]}"
