@@ -86,7 +86,7 @@ demo/slides/demo.svs: | $(STAMP)
 	$(BIN)/python -m trident.demo draw $@
 
 bench: setup ## Time our reading against the plain way (ARGS="--slide x.svs --json out.json")
-	$(BIN)/python benchmarks/bench_reading.py $(ARGS)
+	$(BIN)/python benchmarks/bench_data_path.py $(ARGS)
 
 bench-graph: setup ## Time the task graph: done slides recognised, overhead a task (ARGS="--stat-delay-ms 5")
 	$(BIN)/python scripts/bench_graph.py $(ARGS)

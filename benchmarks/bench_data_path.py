@@ -7,6 +7,7 @@ batches are compared first. They take turns within each round, and so do two mea
 libjpeg-turbo and cuCIM decoding the same tiles or regions on all cores, and nothing else. "Read" is ours up to the
 bytes of the patches at the level's size: what is left for the processor where a GPU resizes and normalises.
 "Scaling" is all cores against one, to which the whole process is then held: ours, and libjpeg-turbo alone ("jpeg").
+Where the tiles are not JPEG, libjpeg-turbo's columns stay empty.
 
     python benchmarks/bench_data_path.py --slide slide.svs --mag 20 10 --patch-size 256 512 --overlap 0 64
 """
@@ -15,12 +16,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
 import resource
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +39,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from trident import exit_codes
+from trident.demo import draw_demo_slide
 from trident.errors import TridentError
 from trident.features.patch_batches import PatchBatches
 from trident.features.threads import default_workers, single_core_threads
@@ -122,8 +127,7 @@ def decode_tiles(slide_path: Path, plan: ReadPlan, coords: Coords, workers: int)
 
     with open_slide(slide_path) as slide:
         decoder = jpeg_decoder()
-        if decoder is None or not isinstance(slide, CuCimSlide):
-            raise SystemExit("libjpeg-turbo alone can be timed with simplejpeg and a slide of JPEG tiles only")
+        assert decoder is not None and isinstance(slide, CuCimSlide)
         tiles = JpegTiles(slide.path, slide.level_pages[plan.level], decoder)
         regions = TileRegions(tiles, slide.level_downsamples[plan.level], plan.read_px, coords)
         needed = np.flatnonzero(regions.uses())
@@ -152,11 +156,24 @@ def decode_regions(slide_path: Path, plan: ReadPlan, coords: Coords, workers: in
         list(pool.map(decode, np.array_split(coords, workers)))
 
 
+def decoders_of(slide_path: Path, level: int) -> set[str]:
+    """Which decoders can be timed alone on a level."""
+    from trident.slides.cucim import CuCimSlide
+    from trident.slides.eligibility import JPEG
+    from trident.slides.jpeg_tiles import jpeg_decoder
+
+    with open_slide(slide_path) as slide:
+        if not isinstance(slide, CuCimSlide):
+            return set()
+        is_jpeg = slide.level_pages[level].compression == JPEG and jpeg_decoder() is not None
+    return {"cucim", "libjpeg_turbo", "libjpeg_turbo_1_core"} if is_jpeg else {"cucim"}
+
+
 def tissue_patches(
-    slide_path: Path, mag: float, patch_size_px: int, overlap_px: int, limit: int
+    slide_path: Path, mag: float, patch_size_px: int, overlap_px: int, limit: int, *, mpp: float | None = None
 ) -> tuple[Coords, ReadPlan]:
     """At most `limit` neighbouring patches of coloured areas from the middle of the slide, row by row."""
-    with open_slide(slide_path) as slide:
+    with open_slide(slide_path, mpp=mpp) as slide:
         geometry = PatchGeometry(patch_size_px, overlap_px, mag, slide.magnification, *slide.dimensions)
         plan = plan_read(geometry, slide.level_downsamples)
         thumbnail = slide.thumbnail((1000, 1000))
@@ -190,10 +207,14 @@ def run_case(slide_path: Path, coords: Coords, plan: ReadPlan, rounds: int, work
         "ours": lambda: consume(our_batches(*arguments, transform, workers)),
         "ours_read": lambda: consume(our_batches(*arguments, transform, workers, only_read=True)),
         "ours_1_core": lambda: on_one_core(lambda: consume(our_batches(*arguments, transform, 1))),
+    }
+    alone: dict[str, Callable[[], None]] = {
         "libjpeg_turbo": lambda: decode_tiles(*arguments, workers),
         "libjpeg_turbo_1_core": lambda: on_one_core(lambda: decode_tiles(*arguments, 1)),
         "cucim": lambda: decode_regions(*arguments, workers),
     }
+    timed = decoders_of(slide_path, plan.level)
+    ways.update({way: run for way, run in alone.items() if way in timed})
     few = coords[:: max(1, len(coords) // 100)]
     worst = largest_difference(
         plain_batches(slide_path, plan, few, transform, workers), our_batches(slide_path, plan, few, transform, 1)
@@ -206,6 +227,10 @@ def run_case(slide_path: Path, coords: Coords, plan: ReadPlan, rounds: int, work
             if turn:  # the first warms the file cache and the libraries
                 rates[way].append(len(coords) / (time.perf_counter() - started))
     medians = {way: statistics.median(values) for way, values in rates.items()}
+
+    def ratio(way: str, other: str) -> float | None:
+        return round(medians[way] / medians[other], 2) if way in medians and other in medians else None
+
     return {
         "slide": slide_path.name,
         "patches": len(coords),
@@ -215,12 +240,12 @@ def run_case(slide_path: Path, coords: Coords, plan: ReadPlan, rounds: int, work
         "largest_grey_level_difference": round(worst, 3),
         "patches_per_s": {way: [round(value, 1) for value in values] for way, values in rates.items()},
         "median_patches_per_s": {way: round(value, 1) for way, value in medians.items()},
-        "ratio_to_plain": round(medians["ours"] / medians["plain"], 2),
-        "share_of_libjpeg_turbo": round(medians["ours"] / medians["libjpeg_turbo"], 2),
-        "share_of_libjpeg_turbo_read": round(medians["ours_read"] / medians["libjpeg_turbo"], 2),
-        "share_of_cucim": round(medians["ours"] / medians["cucim"], 2),
-        "scaling": round(medians["ours"] / medians["ours_1_core"], 2),
-        "scaling_of_libjpeg_turbo": round(medians["libjpeg_turbo"] / medians["libjpeg_turbo_1_core"], 2),
+        "ratio_to_plain": ratio("ours", "plain"),
+        "share_of_libjpeg_turbo": ratio("ours", "libjpeg_turbo"),
+        "share_of_libjpeg_turbo_read": ratio("ours_read", "libjpeg_turbo"),
+        "share_of_cucim": ratio("ours", "cucim"),
+        "scaling": ratio("ours", "ours_1_core"),
+        "scaling_of_libjpeg_turbo": ratio("libjpeg_turbo", "libjpeg_turbo_1_core"),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
 
@@ -232,10 +257,37 @@ def machine() -> dict[str, Any]:
     return {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version(), **versions}
 
 
+COLUMNS: tuple[tuple[str, int, Callable[[dict[str, Any]], float | None], str], ...] = (
+    ("plain", 6, lambda case: case["median_patches_per_s"]["plain"], ".0f"),
+    ("ours", 6, lambda case: case["median_patches_per_s"]["ours"], ".0f"),
+    ("x", 5, lambda case: case["ratio_to_plain"], ".1f"),
+    ("read", 6, lambda case: case["median_patches_per_s"]["ours_read"], ".0f"),
+    ("libjpeg", 8, lambda case: case["median_patches_per_s"].get("libjpeg_turbo"), ".0f"),
+    ("ours", 5, lambda case: case["share_of_libjpeg_turbo"], ".0%"),
+    ("read", 5, lambda case: case["share_of_libjpeg_turbo_read"], ".0%"),
+    ("cuCIM", 6, lambda case: case["median_patches_per_s"].get("cucim"), ".0f"),
+    ("ours", 5, lambda case: case["share_of_cucim"], ".0%"),
+    ("scaling", 8, lambda case: case["scaling"], ".2f"),
+    ("jpeg", 5, lambda case: case["scaling_of_libjpeg_turbo"], ".2f"),
+    ("diff", 5, lambda case: case["largest_grey_level_difference"], ".2f"),
+    ("MB", 5, lambda case: case["peak_memory_mb"], "d"),
+)
+"""Title, width and content of what is printed of a case."""
+
+
+def line_of(case: dict[str, Any]) -> str:
+    """One line of the table."""
+    values = [(value(case), width, form) for _, width, value, form in COLUMNS]
+    return " ".join(("-" if value is None else format(value, form)).rjust(width) for value, width, form in values)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse options, run every case, print a table and write JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--slide", type=Path, required=True, nargs="+", help="slides of JPEG tiles")
+    parser.add_argument(
+        "--slide", type=Path, nargs="+", help="slides (default: a synthetic one, drawn for the occasion)"
+    )
+    parser.add_argument("--mpp", type=float, help="µm/px of the slides, where they do not say")
     parser.add_argument("--mag", type=float, nargs="+", default=[20.0], help="magnifications (default: 20)")
     parser.add_argument("--patch-size", type=int, nargs="+", default=[256], help="patch sides in pixels (default: 256)")
     parser.add_argument("--overlap", type=int, nargs="+", default=[0], help="overlaps in pixels (default: 0)")
@@ -245,36 +297,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.rounds < MIN_ROUNDS or options.patches < 1:
         parser.error(f"--rounds must be at least {MIN_ROUNDS} and --patches at least 1")
-    workers = default_workers()
-    torch.set_num_threads(1)
-    heading = "plain  ours  x    read libjpeg  % read%  cuCIM   %  scaling jpeg diff  MB"
-    print(f"{'slide, magnification, patch, overlap':44} {heading}")
-    cases = []
-    for slide_path in options.slide:
-        for mag in options.mag:
-            for patch_size_px in options.patch_size:
-                for overlap_px in options.overlap:
-                    try:
-                        coords, plan = tissue_patches(slide_path, mag, patch_size_px, overlap_px, options.patches)
-                    except TridentError as error:
-                        print(f"error: {error}", file=sys.stderr)
-                        return 2
-                    case = run_case(slide_path, coords, plan, options.rounds, workers)
-                    cases.append({"magnification": mag, "overlap_px": overlap_px, **case})
-                    rate = case["median_patches_per_s"]
-                    label = f"{slide_path.name} {mag:g}x {patch_size_px} {overlap_px} (level {plan.level})"
-                    print(
-                        f"{label:44} {rate['plain']:5.0f} {rate['ours']:5.0f} {case['ratio_to_plain']:4.1f} "
-                        f"{rate['ours_read']:6.0f} {rate['libjpeg_turbo']:6.0f} {case['share_of_libjpeg_turbo']:4.0%} "
-                        f"{case['share_of_libjpeg_turbo_read']:4.0%} {rate['cucim']:6.0f} "
-                        f"{case['share_of_cucim']:5.0%} {case['scaling']:5.2f} {case['scaling_of_libjpeg_turbo']:5.2f} "
-                        f"{case['largest_grey_level_difference']:5.2f} {case['peak_memory_mb']:5}",
-                        flush=True,
-                    )
+    with tempfile.TemporaryDirectory() as folder:
+        slides = options.slide
+        if slides is None:
+            slides = [Path(folder) / "demo.svs"]
+            draw_demo_slide(slides[0])
+        try:
+            cases = run_all(slides, options)
+        except TridentError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return exit_codes.USAGE
     if options.json is not None:
-        result = {"machine": machine(), "workers": workers, "rounds": options.rounds, "cases": cases}
+        result = {"machine": machine(), "workers": default_workers(), "rounds": options.rounds, "cases": cases}
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    return 0
+    return exit_codes.OK
+
+
+def run_all(slides: Sequence[Path], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every case; a line of each is printed as soon as it is known."""
+    print(
+        f"{'slide, magnification, patch, overlap':44} " + " ".join(title.rjust(width) for title, width, *_ in COLUMNS)
+    )
+    cases = []
+    for slide_path, mag, patch_size_px, overlap_px in itertools.product(
+        slides, options.mag, options.patch_size, options.overlap
+    ):
+        coords, plan = tissue_patches(slide_path, mag, patch_size_px, overlap_px, options.patches, mpp=options.mpp)
+        if not len(coords):
+            print(f"{slide_path}: no patch of {patch_size_px} px at {mag:g}x fits into its tissue", file=sys.stderr)
+            continue
+        case = run_case(slide_path, coords, plan, options.rounds, default_workers())
+        cases.append({"magnification": mag, "overlap_px": overlap_px, **case})
+        label = f"{slide_path.name} {mag:g}x {patch_size_px} {overlap_px} (level {plan.level})"
+        print(f"{label:44} {line_of(case)}", flush=True)
+    return cases
 
 
 if __name__ == "__main__":
