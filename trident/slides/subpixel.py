@@ -29,6 +29,8 @@ _FLOOR = -0.5 + 1e-4
 
 _own = threading.local()
 """Each thread's memory for what comes between: new memory for every region costs ten times the arithmetic."""
+_KEPT_PX = 1 << 20
+"""Of larger regions nothing is kept."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def _between(height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.f
     known: tuple[NDArray[np.float32], ...] | None = getattr(_own, "room", None)
     if known is None or known[-1].shape[:2] != (height, width):
         shapes = ((height + 1, width + 1, 3), (height + 1, width, 3), (height, width, 3))
-        known = _own.room = tuple(np.empty(shape, dtype=np.float32) for shape in shapes)
+        known = tuple(np.empty(shape, dtype=np.float32) for shape in shapes)
+        _own.room = known if height * width <= _KEPT_PX else None
     whole, rows, mixed = known
     return whole, rows, mixed
 
