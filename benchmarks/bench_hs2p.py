@@ -1,6 +1,6 @@
 """Tiles per second of this project's reader against hs2p's streaming reader, on the same tiles of one slide.
 
-hs2p (https://pypi.org/project/hs2p) has an environment of its own; this script is told both interpreters. The two take
+hs2p has an environment of its own; this script is told both interpreters. The two take
 turns, each round in new processes; the time from opening the slide to the last tile counts, imports do not. Both give
 each tile as uint8 (side, side, 3) at level 0, without resizing: ours in batches of 64 as the feature loop takes them,
 hs2p's one by one from `iter_tile_arrays_from_result`, by cuCIM with as many workers. The tiles are compared first.
