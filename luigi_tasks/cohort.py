@@ -138,7 +138,7 @@ class CohortRun:
                     break
                 time.sleep(_POLL_S)
             now = {**now, **self._swept(self._runnable(now))}
-        if LEDGER.failures:
+        if LEDGER.failures or (pool and pool.has_lost_one):
             self._clean_up()  # after processes that died
         return now
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 _MODULE = """
-import os, signal, socket, time
+import contextlib, os, signal, socket, time
 from pathlib import Path
 
 import torch
@@ -21,6 +21,10 @@ class Moody(torch.nn.Module):
             if order.name == "die-once":
                 order.unlink()
                 os.kill(os.getpid(), signal.SIGKILL)
+            if order.name == "die-in-a-file" and len(batch) > 1:  # not the patch that shows how long a vector is
+                with contextlib.suppress(FileNotFoundError):  # another process was faster
+                    order.unlink()
+                    os.kill(os.getpid(), signal.SIGKILL)
             if order.name == "abort-once":
                 order.unlink()
                 os.abort()
@@ -57,7 +61,10 @@ class Moody:
         (self.site / "moody.py").write_text(_MODULE.format(orders=str(self._orders)))
 
     def order(self, what: str) -> None:
-        """From the next batch on: die-once, abort-once, die, raise, hang for ever, or wait until this is forgotten."""
+        """What to do from the next batch on.
+
+        die-once, die-in-a-file (once, too), abort-once, die, raise, hang for ever, or wait until this is forgotten.
+        """
         (self._orders / what).touch()
 
     def forget(self) -> None:

@@ -96,6 +96,23 @@ def test_a_signal_stops_a_run_cleanly_and_the_next_one_goes_on(
     assert {task["status"] for state in _states(job) for task in state["tasks"].values()} == {"completed"}
 
 
+def test_a_run_that_made_up_for_a_dead_executor_leaves_nothing_of_it(
+    start: Callable[..., subprocess.Popen[str]],
+    finish_program: Callable[..., Any],
+    moody: Any,
+    tmp_path: Path,
+    left_behind: Callable[[Path], list[Path]],
+) -> None:
+    moody.order("die-in-a-file")
+    ended = finish_program(start())
+    assert ended.code == OK, ended.err
+    assert "patch_features: executor cpu" in ended.err
+    assert "begun again" in ended.err
+    job = tmp_path / "job"
+    assert left_behind(job) == []
+    assert {task["status"] for state in _states(job) for task in state["tasks"].values()} == {"completed"}
+
+
 def test_executors_that_cannot_answer_are_killed_and_what_they_did_is_put_down(
     start: Callable[..., subprocess.Popen[str]],
     finish_program: Callable[..., Any],

@@ -85,6 +85,8 @@ class Pool:
         self._launch = launch
         self._free = threading.Condition()
         self._refusing = False
+        self.has_lost_one = False
+        """Whether an executor died at work: its temporary files are still there, also where another made up for it."""
         self._dir: RunDir | None = RunDir()
 
     @property
@@ -125,6 +127,7 @@ class Pool:
                 raise PutDownError(f"{request.slide}: interrupted: {how}") from error
             except ExecutorDiedError as death:
                 how = str(death)
+                self.has_lost_one = True
             if attempt < ATTEMPTS:
                 logger.warning("%s: %s: %s; begun again", request.slide, request.kind, how)
         raise ExecutorError(

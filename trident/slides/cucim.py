@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -139,17 +140,21 @@ class CuCimSlide(OpenSlideSlide):
 
     def _reason_against(self, regions: TileRegions, level: int, side_px: int, corners: NDArray[np.int64]) -> str | None:
         """Why regions from tiles may not be used, after comparing each with OpenSlide's, or None."""
-        pixels = np.empty((side_px, side_px, 3), dtype=np.uint8)
-        for index, (x, y) in enumerate(corners.tolist()):
+
+        def compare(index: int) -> str | None:
+            corner, pixels = (int(corners[index, 0]), int(corners[index, 1])), np.empty((side_px, side_px, 3), np.uint8)
             if not regions.read(index, pixels):
-                continue
+                return None
             try:
-                true = super().read_region((x, y), level, (side_px, side_px))
+                true = OpenSlideSlide.read_region(self, corner, level, (side_px, side_px))
             except UnreadableSlideError:
-                return f"the one at {(x, y)} is damaged, which its tiles do not show"
+                return f"the one at {corner} is damaged, which its tiles do not show"
             if np.abs(pixels.astype(np.int16) - true).max() > _BETWEEN_PIXELS_DIFFERENCE:
-                return f"its tiles do not give OpenSlide's pixels at {(x, y)}"
-        return None
+                return f"its tiles do not give OpenSlide's pixels at {corner}"
+            return None
+
+        with ThreadPoolExecutor(len(corners), thread_name_prefix="compare") as pool:
+            return next(filter(None, pool.map(compare, range(len(corners)))), None)
 
     def close(self) -> None:
         """See `Slide.close`. Regions that were announced can still be read."""
@@ -263,13 +268,13 @@ class CuCimSlide(OpenSlideSlide):
         Raises:
             IneligibleError: one differs, one is damaged and cuCIM did not notice, or none of level 0 could be compared.
         """
-        compared = 0
-        for level, location, size in self._check_patches():
+
+        def is_compared(level: int, location: tuple[int, int], size: tuple[int, int]) -> bool:
             fast = self._read_fast(location, level, size)
             if fast is None:
-                continue
+                return False
             try:
-                true = super().read_region(location, level, size)
+                true = OpenSlideSlide.read_region(self, location, level, size)
             except UnreadableSlideError as error:
                 raise IneligibleError(
                     f"its pixels at {location} of level {level} come back without an error though the file is damaged"
@@ -277,8 +282,11 @@ class CuCimSlide(OpenSlideSlide):
             limit = 0 if self._is_jpeg[level] else _JPEG_2000_DIFFERENCE
             if np.abs(fast.astype(np.int16) - true).max() > limit:
                 raise IneligibleError(f"its pixels at {location} of level {level} are not OpenSlide's")
-            compared += level == 0
-        if compared == 0:
+            return level == 0
+
+        with ThreadPoolExecutor(len(_CHECK_SHARES), thread_name_prefix="compare") as pool:
+            compared = list(pool.map(is_compared, *zip(*self._check_patches(), strict=True)))
+        if not any(compared):
             raise IneligibleError("no patch of level 0 could be compared with OpenSlide's")
 
     def _check_patches(self) -> Iterator[tuple[int, tuple[int, int], tuple[int, int]]]:
