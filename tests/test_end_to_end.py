@@ -142,6 +142,20 @@ def _attempts(job: Path) -> dict[str, dict[str, list[str]]]:
 ONCE = {stage: ["completed"] for stage in STAGES}
 
 
+def test_states_say_where_the_time_went(batch_job: Path) -> None:
+    pixels = {"decode", "wait", "total", "write"}
+    by_stage = {
+        "segmentation": pixels | {"open"},
+        "coords": {"open", "write", "total"},
+        "patch_features": pixels | {"open", "read", "transform", "load", "encode"},
+        "slide_features": pixels | {"read", "load", "encode"},
+    }
+    for path in (batch_job / "wsi_states").glob("[!.]*.json"):
+        for key, task in json.loads(path.read_text())["tasks"].items():
+            assert task["timings"].keys() >= by_stage[key.partition(":")[0]], key
+            assert min(task["timings"].values()) >= 0
+
+
 def test_both_doors_give_the_same_outputs(batch_job: Path, luigi_job: Path) -> None:
     ours, theirs = _outputs(batch_job), _outputs(luigi_job)
     assert [path.relative_to(batch_job) for path in ours] == [path.relative_to(luigi_job) for path in theirs]

@@ -240,6 +240,8 @@ class SlideFeaturesStage(H5Stage):
         )
         timings = {
             "wait": read - began,
+            "read": read - began,
+            "decode": 0.0,
             "load": loaded - read,
             "encode": encoded - loaded,
             "write": time.perf_counter() - encoded,

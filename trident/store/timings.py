@@ -24,7 +24,8 @@ _WAITED_FOR = ("read", "decode", "resize")
 
 _HINTS = {
     "read": (
-        "the device waited for the slides' disk; copies on a local disk (--wsi_cache) or more slides at once may help"
+        "the device waited for the disk; more slides at once, a faster disk or, for slides, copies on a local one "
+        "(--wsi_cache) may help"
     ),
     "decode": (
         "the device waited for pixels; try more reading threads (--max_workers) or more slides at once, and copies on "
